@@ -162,9 +162,7 @@ pub enum Refusal {
     HighestCopiedWentBack { current: Offset },
     #[error("complete_from must lie between {current} and {version}")]
     CompleteFromOutOfRange { current: u64, version: u64 },
-    #[error(
-        "the manifest must be of version {expected_version} and of the proposer's leader epoch"
-    )]
+    #[error("the manifest must be of version {expected_version} and of the proposer's leader epoch")]
     ManifestMismatch { expected_version: u64 },
     #[error("the proposal sets nothing, or an offset that cannot be")]
     Malformed,
@@ -185,20 +183,12 @@ pub fn judge(
 ) -> Result<RemotePointer, Refusal> {
     judge_sender(leadership, advance)?;
     if advance.expected_version != pointer.version {
-        return Err(Refusal::StaleVersion {
-            current: pointer.version,
-        });
+        return Err(Refusal::StaleVersion { current: pointer.version });
     }
     judge_change(pointer, advance)?;
     let next = apply(pointer, &advance.change);
-    assert!(
-        next.log_start_offset <= next.highest_copied_offset + 1,
-        "log start is past the remote end: {next:?}"
-    );
-    assert!(
-        next.complete_from <= next.version,
-        "complete_from is past the version: {next:?}"
-    );
+    assert!(next.log_start_offset <= next.highest_copied_offset + 1, "log start is past the remote end: {next:?}");
+    assert!(next.complete_from <= next.version, "complete_from is past the version: {next:?}");
     Ok(next)
 }
 
@@ -208,28 +198,20 @@ fn judge_sender(leadership: Option<&Leadership>, advance: &Advance) -> Result<()
         return Err(Refusal::TopicDeleting);
     }
     if advance.leader_epoch != leadership.leader_epoch {
-        return Err(Refusal::FencedLeaderEpoch {
-            current: leadership.leader_epoch,
-        });
+        return Err(Refusal::FencedLeaderEpoch { current: leadership.leader_epoch });
     }
     if advance.broker_id != leadership.leader {
-        return Err(Refusal::NotLeader {
-            leader: leadership.leader,
-        });
+        return Err(Refusal::NotLeader { leader: leadership.leader });
     }
     if advance.broker_epoch != leadership.broker_epoch {
-        return Err(Refusal::StaleBrokerEpoch {
-            current: leadership.broker_epoch,
-        });
+        return Err(Refusal::StaleBrokerEpoch { current: leadership.broker_epoch });
     }
     Ok(())
 }
 
 fn judge_change(pointer: &RemotePointer, advance: &Advance) -> Result<(), Refusal> {
     let change = &advance.change;
-    if *change == AdvanceChange::default()
-        || change.log_start_offset.is_some_and(|offset| offset < 0)
-    {
+    if *change == AdvanceChange::default() || change.log_start_offset.is_some_and(|offset| offset < 0) {
         return Err(Refusal::Malformed);
     }
     match pointer.state {
@@ -243,29 +225,19 @@ fn judge_change(pointer: &RemotePointer, advance: &Advance) -> Result<(), Refusa
     if let Some(new) = &change.manifest {
         judge_manifest(pointer, advance, new)?;
     }
-    if change
-        .log_start_offset
-        .is_some_and(|offset| offset < pointer.log_start_offset)
-    {
-        return Err(Refusal::LogStartWentBack {
-            current: pointer.log_start_offset,
-        });
+    if change.log_start_offset.is_some_and(|offset| offset < pointer.log_start_offset) {
+        return Err(Refusal::LogStartWentBack { current: pointer.log_start_offset });
     }
     let in_range = |from: u64| from >= pointer.complete_from && from <= pointer.version;
     if !change.complete_from.is_none_or(in_range) {
-        return Err(Refusal::CompleteFromOutOfRange {
-            current: pointer.complete_from,
-            version: pointer.version,
-        });
+        return Err(Refusal::CompleteFromOutOfRange { current: pointer.complete_from, version: pointer.version });
     }
     Ok(())
 }
 
 /// A closed pointer takes a manifest (bury) and a `complete_from` (delete), and nothing that would show to a reader.
 fn judge_housekeeping(pointer: &RemotePointer, change: &AdvanceChange) -> Result<(), Refusal> {
-    let moves_end = change
-        .manifest
-        .is_some_and(|new| new.highest_copied_offset != pointer.highest_copied_offset);
+    let moves_end = change.manifest.is_some_and(|new| new.highest_copied_offset != pointer.highest_copied_offset);
     if change.close || change.log_start_offset.is_some() || moves_end {
         return Err(Refusal::Closed);
     }
@@ -286,26 +258,17 @@ fn judge_opening(pointer: &RemotePointer, change: &AdvanceChange) -> Result<(), 
     Ok(())
 }
 
-fn judge_manifest(
-    pointer: &RemotePointer,
-    advance: &Advance,
-    new: &NewManifest,
-) -> Result<(), Refusal> {
+fn judge_manifest(pointer: &RemotePointer, advance: &Advance, new: &NewManifest) -> Result<(), Refusal> {
     let expected_version = pointer.version + 1;
-    if new.manifest.version != expected_version || new.manifest.leader_epoch != advance.leader_epoch
-    {
+    if new.manifest.version != expected_version || new.manifest.leader_epoch != advance.leader_epoch {
         return Err(Refusal::ManifestMismatch { expected_version });
     }
     if new.highest_copied_offset < -1 || new.highest_copied_offset == Offset::MAX {
         return Err(Refusal::Malformed);
     }
     // An unset pointer's end is the log start that opens it, minus one; `apply` raises it.
-    if pointer.state != PointerState::Unset
-        && new.highest_copied_offset < pointer.highest_copied_offset
-    {
-        return Err(Refusal::HighestCopiedWentBack {
-            current: pointer.highest_copied_offset,
-        });
+    if pointer.state != PointerState::Unset && new.highest_copied_offset < pointer.highest_copied_offset {
+        return Err(Refusal::HighestCopiedWentBack { current: pointer.highest_copied_offset });
     }
     Ok(())
 }
@@ -358,11 +321,7 @@ impl RemotePointer {
         if self.state != PointerState::Closed {
             return *self;
         }
-        RemotePointer {
-            version: self.version + 1,
-            state: PointerState::Unset,
-            ..*self
-        }
+        RemotePointer { version: self.version + 1, state: PointerState::Unset, ..*self }
     }
 
     /// True if some offset can be read from the remote log only by this pointer's manifest.
@@ -398,10 +357,7 @@ impl RemotePointer {
             1 => PointerState::Open,
             2 => PointerState::Closed,
             value => {
-                return Err(PointerDecodeError::UnknownValue {
-                    field: "state",
-                    value,
-                });
+                return Err(PointerDecodeError::UnknownValue { field: "state", value });
             }
         };
         let pointer = RemotePointer {
@@ -436,12 +392,8 @@ impl Advance {
             out.extend_from_slice(&new.highest_copied_offset.to_be_bytes());
             out.extend_from_slice(&new.highest_copied_epoch.to_be_bytes());
         });
-        put_option(&mut out, self.change.log_start_offset.as_ref(), |out, v| {
-            out.extend_from_slice(&v.to_be_bytes())
-        });
-        put_option(&mut out, self.change.complete_from.as_ref(), |out, v| {
-            out.extend_from_slice(&v.to_be_bytes())
-        });
+        put_option(&mut out, self.change.log_start_offset.as_ref(), |out, v| out.extend_from_slice(&v.to_be_bytes()));
+        put_option(&mut out, self.change.complete_from.as_ref(), |out, v| out.extend_from_slice(&v.to_be_bytes()));
         put_option(&mut out, self.change.live.as_ref(), |out, live| {
             out.extend_from_slice(&live.remote_bytes.to_be_bytes());
             out.extend_from_slice(&live.oldest_max_timestamp.to_be_bytes());
@@ -454,10 +406,7 @@ impl Advance {
         let mut input = Input::new(bytes)?;
         let topic_id = TopicId(input.uuid()?);
         let advance = Advance {
-            tp: TopicPartition {
-                topic_id,
-                partition: input.i32()?,
-            },
+            tp: TopicPartition { topic_id, partition: input.i32()? },
             leader_epoch: input.i32()?,
             broker_id: input.i32()?,
             broker_epoch: input.i64()?,
@@ -473,10 +422,7 @@ impl Advance {
                 log_start_offset: input.option(Input::i64)?,
                 complete_from: input.option(Input::u64)?,
                 live: input.option(|input| {
-                    Ok(LiveSummary {
-                        remote_bytes: input.u64()?,
-                        oldest_max_timestamp: input.i64()?,
-                    })
+                    Ok(LiveSummary { remote_bytes: input.u64()?, oldest_max_timestamp: input.i64()? })
                 })?,
                 close: input.flag("close")?,
             },
@@ -527,10 +473,7 @@ impl<'a> Input<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], PointerDecodeError> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(PointerDecodeError::Truncated)?;
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(PointerDecodeError::Truncated)?;
         self.rest = rest;
         Ok(*head)
     }
@@ -567,28 +510,15 @@ impl<'a> Input<'a> {
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, PointerDecodeError>,
     ) -> Result<Option<T>, PointerDecodeError> {
-        if self.flag("presence")? {
-            read(self).map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.flag("presence")? { read(self).map(Some) } else { Ok(None) }
     }
 
     fn manifest(&mut self) -> Result<ManifestRef, PointerDecodeError> {
-        Ok(ManifestRef {
-            version: self.u64()?,
-            leader_epoch: self.i32()?,
-            uuid: self.uuid()?,
-            hash: self.u64()?,
-        })
+        Ok(ManifestRef { version: self.u64()?, leader_epoch: self.i32()?, uuid: self.uuid()?, hash: self.u64()? })
     }
 
     fn end(&self) -> Result<(), PointerDecodeError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(PointerDecodeError::TrailingBytes(self.rest.len()))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(PointerDecodeError::TrailingBytes(self.rest.len())) }
     }
 }
 

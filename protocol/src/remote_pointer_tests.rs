@@ -2,51 +2,21 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LEADER: Leadership = Leadership {
-    leader: 1,
-    leader_epoch: 5,
-    broker_epoch: 77,
-    deleting: false,
-};
+const LEADER: Leadership = Leadership { leader: 1, leader_epoch: 5, broker_epoch: 77, deleting: false };
 
 fn advance(expected_version: u64, change: AdvanceChange) -> Advance {
-    let tp = TopicPartition {
-        topic_id: TopicId(Uuid::from_u128(9)),
-        partition: 3,
-    };
-    Advance {
-        tp,
-        leader_epoch: 5,
-        broker_id: 1,
-        broker_epoch: 77,
-        expected_version,
-        change,
-    }
+    let tp = TopicPartition { topic_id: TopicId(Uuid::from_u128(9)), partition: 3 };
+    Advance { tp, leader_epoch: 5, broker_id: 1, broker_epoch: 77, expected_version, change }
 }
 
 fn log_start(offset: Offset) -> AdvanceChange {
-    AdvanceChange {
-        log_start_offset: Some(offset),
-        ..AdvanceChange::default()
-    }
+    AdvanceChange { log_start_offset: Some(offset), ..AdvanceChange::default() }
 }
 
 fn manifest(version: u64, highest_copied_offset: Offset) -> AdvanceChange {
-    let manifest = ManifestRef {
-        version,
-        leader_epoch: 5,
-        uuid: Uuid::from_u128(u128::from(version)),
-        hash: version,
-    };
-    let new = NewManifest {
-        manifest,
-        highest_copied_offset,
-        highest_copied_epoch: 4,
-    };
-    AdvanceChange {
-        manifest: Some(new),
-        ..AdvanceChange::default()
-    }
+    let manifest = ManifestRef { version, leader_epoch: 5, uuid: Uuid::from_u128(u128::from(version)), hash: version };
+    let new = NewManifest { manifest, highest_copied_offset, highest_copied_epoch: 4 };
+    AdvanceChange { manifest: Some(new), ..AdvanceChange::default() }
 }
 
 fn open_pointer() -> RemotePointer {
@@ -58,30 +28,17 @@ fn open_pointer() -> RemotePointer {
 #[test]
 fn the_first_advance_takes_the_log_start_of_the_leader() {
     let unset = RemotePointer::default();
-    assert_eq!(
-        judge(&unset, Some(&LEADER), &advance(0, manifest(1, 10))),
-        Err(Refusal::LogStartMissing)
-    );
+    assert_eq!(judge(&unset, Some(&LEADER), &advance(0, manifest(1, 10))), Err(Refusal::LogStartMissing));
     let opened = judge(&unset, Some(&LEADER), &advance(0, log_start(100))).unwrap();
     assert_eq!((opened.version, opened.state), (1, PointerState::Open));
-    assert_eq!(
-        (opened.log_start_offset, opened.highest_copied_offset),
-        (100, 99)
-    );
+    assert_eq!((opened.log_start_offset, opened.highest_copied_offset), (100, 99));
     assert!(!opened.has_live());
 }
 
 #[test]
 fn a_copy_moves_the_end_and_never_back() {
     let pointer = open_pointer();
-    assert_eq!(
-        (
-            pointer.version,
-            pointer.highest_copied_offset,
-            pointer.highest_copied_epoch
-        ),
-        (2, 199, 4)
-    );
+    assert_eq!((pointer.version, pointer.highest_copied_offset, pointer.highest_copied_epoch), (2, 199, 4));
     assert!(pointer.has_live());
     let back = judge(&pointer, Some(&LEADER), &advance(2, manifest(3, 198)));
     assert_eq!(back, Err(Refusal::HighestCopiedWentBack { current: 199 }));
@@ -92,38 +49,11 @@ fn a_deposed_leader_moves_nothing() {
     let pointer = open_pointer();
     let proposal = advance(2, manifest(3, 299));
     let judged = |leadership: Leadership| judge(&pointer, Some(&leadership), &proposal);
-    assert_eq!(
-        judged(Leadership {
-            leader_epoch: 6,
-            ..LEADER
-        }),
-        Err(Refusal::FencedLeaderEpoch { current: 6 })
-    );
-    assert_eq!(
-        judged(Leadership {
-            leader: 2,
-            ..LEADER
-        }),
-        Err(Refusal::NotLeader { leader: 2 })
-    );
-    assert_eq!(
-        judged(Leadership {
-            broker_epoch: 78,
-            ..LEADER
-        }),
-        Err(Refusal::StaleBrokerEpoch { current: 78 })
-    );
-    assert_eq!(
-        judged(Leadership {
-            deleting: true,
-            ..LEADER
-        }),
-        Err(Refusal::TopicDeleting)
-    );
-    assert_eq!(
-        judge(&pointer, None, &proposal),
-        Err(Refusal::UnknownPartition)
-    );
+    assert_eq!(judged(Leadership { leader_epoch: 6, ..LEADER }), Err(Refusal::FencedLeaderEpoch { current: 6 }));
+    assert_eq!(judged(Leadership { leader: 2, ..LEADER }), Err(Refusal::NotLeader { leader: 2 }));
+    assert_eq!(judged(Leadership { broker_epoch: 78, ..LEADER }), Err(Refusal::StaleBrokerEpoch { current: 78 }));
+    assert_eq!(judged(Leadership { deleting: true, ..LEADER }), Err(Refusal::TopicDeleting));
+    assert_eq!(judge(&pointer, None, &proposal), Err(Refusal::UnknownPartition));
     let stale = judge(&pointer, Some(&LEADER), &advance(1, manifest(2, 299)));
     assert_eq!(stale, Err(Refusal::StaleVersion { current: 2 }));
 }
@@ -131,37 +61,20 @@ fn a_deposed_leader_moves_nothing() {
 #[test]
 fn a_manifest_is_of_the_next_version_and_of_the_proposers_epoch() {
     let pointer = open_pointer();
-    let mismatch = Err(Refusal::ManifestMismatch {
-        expected_version: 3,
-    });
-    assert_eq!(
-        judge(&pointer, Some(&LEADER), &advance(2, manifest(4, 299))),
-        mismatch
-    );
+    let mismatch = Err(Refusal::ManifestMismatch { expected_version: 3 });
+    assert_eq!(judge(&pointer, Some(&LEADER), &advance(2, manifest(4, 299))), mismatch);
     let mut change = manifest(3, 299);
     change.manifest.as_mut().unwrap().manifest.leader_epoch = 4;
-    assert_eq!(
-        judge(&pointer, Some(&LEADER), &advance(2, change)),
-        mismatch
-    );
+    assert_eq!(judge(&pointer, Some(&LEADER), &advance(2, change)), mismatch);
 }
 
 #[test]
 fn a_trim_past_what_is_copied_takes_the_end_along() {
     let pointer = open_pointer();
     let trimmed = judge(&pointer, Some(&LEADER), &advance(2, log_start(250))).unwrap();
-    assert_eq!(
-        (trimmed.log_start_offset, trimmed.highest_copied_offset),
-        (250, 249)
-    );
-    assert_eq!(
-        (trimmed.highest_copied_epoch, trimmed.remote_bytes),
-        (UNKNOWN_EPOCH, 0)
-    );
-    assert_eq!(
-        trimmed.manifest, pointer.manifest,
-        "a trim writes no manifest"
-    );
+    assert_eq!((trimmed.log_start_offset, trimmed.highest_copied_offset), (250, 249));
+    assert_eq!((trimmed.highest_copied_epoch, trimmed.remote_bytes), (UNKNOWN_EPOCH, 0));
+    assert_eq!(trimmed.manifest, pointer.manifest, "a trim writes no manifest");
     let back = judge(&trimmed, Some(&LEADER), &advance(3, log_start(249)));
     assert_eq!(back, Err(Refusal::LogStartWentBack { current: 250 }));
 }
@@ -169,108 +82,40 @@ fn a_trim_past_what_is_copied_takes_the_end_along() {
 #[test]
 fn complete_from_stays_between_its_old_value_and_the_version() {
     let pointer = open_pointer();
-    let change = |from| AdvanceChange {
-        complete_from: Some(from),
-        ..AdvanceChange::default()
-    };
+    let change = |from| AdvanceChange { complete_from: Some(from), ..AdvanceChange::default() };
     let moved = judge(&pointer, Some(&LEADER), &advance(2, change(2))).unwrap();
     assert_eq!(moved.complete_from, 2);
-    let refused = Err(Refusal::CompleteFromOutOfRange {
-        current: 2,
-        version: 3,
-    });
-    assert_eq!(
-        judge(&moved, Some(&LEADER), &advance(3, change(4))),
-        refused
-    );
-    assert_eq!(
-        judge(&moved, Some(&LEADER), &advance(3, change(1))),
-        refused
-    );
+    let refused = Err(Refusal::CompleteFromOutOfRange { current: 2, version: 3 });
+    assert_eq!(judge(&moved, Some(&LEADER), &advance(3, change(4))), refused);
+    assert_eq!(judge(&moved, Some(&LEADER), &advance(3, change(1))), refused);
 }
 
 #[test]
 fn off_closes_and_on_again_buries_the_earlier_life() {
     let pointer = open_pointer();
-    let close = AdvanceChange {
-        close: true,
-        ..AdvanceChange::default()
-    };
-    assert_eq!(
-        judge(&pointer, Some(&LEADER), &advance(2, close)),
-        Err(Refusal::LogStartMissing)
-    );
-    let closed = judge(
-        &pointer,
-        Some(&LEADER),
-        &advance(
-            2,
-            AdvanceChange {
-                close: true,
-                ..log_start(150)
-            },
-        ),
-    )
-    .unwrap();
-    assert_eq!(
-        (closed.state, closed.highest_copied_offset),
-        (PointerState::Closed, 149)
-    );
-    assert_eq!(
-        judge(&closed, Some(&LEADER), &advance(3, log_start(160))),
-        Err(Refusal::Closed)
-    );
-    assert_eq!(
-        judge(&closed, Some(&LEADER), &advance(3, manifest(4, 200))),
-        Err(Refusal::Closed)
-    );
+    let close = AdvanceChange { close: true, ..AdvanceChange::default() };
+    assert_eq!(judge(&pointer, Some(&LEADER), &advance(2, close)), Err(Refusal::LogStartMissing));
+    let closed = judge(&pointer, Some(&LEADER), &advance(2, AdvanceChange { close: true, ..log_start(150) })).unwrap();
+    assert_eq!((closed.state, closed.highest_copied_offset), (PointerState::Closed, 149));
+    assert_eq!(judge(&closed, Some(&LEADER), &advance(3, log_start(160))), Err(Refusal::Closed));
+    assert_eq!(judge(&closed, Some(&LEADER), &advance(3, manifest(4, 200))), Err(Refusal::Closed));
     let buried = judge(&closed, Some(&LEADER), &advance(3, manifest(4, 149))).unwrap();
 
     let unset = buried.reopened();
     assert_eq!((unset.state, unset.version), (PointerState::Unset, 5));
-    assert_eq!(
-        judge(&unset, Some(&LEADER), &advance(5, log_start(170))),
-        Err(Refusal::ManifestMissing)
-    );
-    let change = AdvanceChange {
-        log_start_offset: Some(170),
-        ..manifest(6, 169)
-    };
+    assert_eq!(judge(&unset, Some(&LEADER), &advance(5, log_start(170))), Err(Refusal::ManifestMissing));
+    let change = AdvanceChange { log_start_offset: Some(170), ..manifest(6, 169) };
     let opened = judge(&unset, Some(&LEADER), &advance(5, change)).unwrap();
-    assert_eq!(
-        (
-            opened.state,
-            opened.log_start_offset,
-            opened.highest_copied_offset
-        ),
-        (PointerState::Open, 170, 169)
-    );
-    assert_eq!(
-        pointer.reopened(),
-        pointer,
-        "only a closed pointer is opened again"
-    );
+    assert_eq!((opened.state, opened.log_start_offset, opened.highest_copied_offset), (PointerState::Open, 170, 169));
+    assert_eq!(pointer.reopened(), pointer, "only a closed pointer is opened again");
 }
 
 #[test]
 fn an_empty_proposal_is_malformed() {
     let pointer = open_pointer();
-    assert_eq!(
-        judge(
-            &pointer,
-            Some(&LEADER),
-            &advance(2, AdvanceChange::default())
-        ),
-        Err(Refusal::Malformed)
-    );
-    assert_eq!(
-        judge(&pointer, Some(&LEADER), &advance(2, log_start(-1))),
-        Err(Refusal::Malformed)
-    );
-    assert_eq!(
-        judge(&pointer, Some(&LEADER), &advance(2, manifest(3, i64::MAX))),
-        Err(Refusal::Malformed)
-    );
+    assert_eq!(judge(&pointer, Some(&LEADER), &advance(2, AdvanceChange::default())), Err(Refusal::Malformed));
+    assert_eq!(judge(&pointer, Some(&LEADER), &advance(2, log_start(-1))), Err(Refusal::Malformed));
+    assert_eq!(judge(&pointer, Some(&LEADER), &advance(2, manifest(3, i64::MAX))), Err(Refusal::Malformed));
 }
 
 /// The bytes in `docs/formats/remote-pointer.md`: a change of them is a new format version.
@@ -286,11 +131,7 @@ fn the_pointer_has_these_bytes() {
         0000000000000000\
         0000000000000000\
         ffffffffffffffff";
-    let hex: String = open_pointer()
-        .encode()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = open_pointer().encode().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, expected);
 }
 
@@ -298,24 +139,12 @@ fn the_pointer_has_these_bytes() {
 fn unknown_formats_and_values_are_told() {
     let mut bytes = open_pointer().encode();
     bytes.push(0);
-    assert_eq!(
-        RemotePointer::decode(&bytes),
-        Err(PointerDecodeError::TrailingBytes(1))
-    );
+    assert_eq!(RemotePointer::decode(&bytes), Err(PointerDecodeError::TrailingBytes(1)));
     bytes[0] = 9;
-    assert_eq!(
-        RemotePointer::decode(&bytes),
-        Err(PointerDecodeError::UnknownFormat(9))
-    );
+    assert_eq!(RemotePointer::decode(&bytes), Err(PointerDecodeError::UnknownFormat(9)));
     bytes[0] = FORMAT_VERSION;
     bytes[9] = 7;
-    assert_eq!(
-        RemotePointer::decode(&bytes),
-        Err(PointerDecodeError::UnknownValue {
-            field: "state",
-            value: 7
-        })
-    );
+    assert_eq!(RemotePointer::decode(&bytes), Err(PointerDecodeError::UnknownValue { field: "state", value: 7 }));
 }
 
 prop_compose! {
