@@ -1,10 +1,11 @@
-//! Writes `protocol/src/messages/` from Kafka's message schemas.
+//! Writes `protocol/src/messages/` (and the tests' random samples of them) from Kafka's message schemas.
 //!
 //! Usage: `cargo run -p strandline-protocol-generator -- JAR... ` with `kafka-clients-4.3.1.jar` and
 //! `kafka-group-coordinator-4.3.1.jar`; run at the top of the repository. Schemas are read with `unzip -p`.
 //! Owns the list of messages. What it writes is checked in; CI does not run it.
 
 mod emit;
+mod samples;
 mod schema;
 
 use std::error::Error;
@@ -68,20 +69,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     let target = Path::new("protocol/src/messages");
     std::fs::create_dir_all(target)?;
     let mut requests = Vec::new();
-    let mut modules = Vec::new();
+    let mut messages = Vec::new();
     let apis = APIS.iter().flat_map(|api| [format!("{api}Request"), format!("{api}Response")]);
     for name in apis.chain(OTHERS.iter().map(|n| (*n).to_owned())) {
         let message = schema::parse(&read(&jars, &name)?);
         let module = schema::snake(&name);
         write(&target.join(format!("{module}.rs")), &emit::message(&message))?;
-        modules.push(module);
         if message.is_request {
-            requests.push(message);
+            requests.push(message.clone());
         }
+        messages.push(message);
     }
     requests.sort_by_key(|m| m.api_key);
     write(&target.join("api_key.rs"), &emit::api_keys(&requests))?;
-    println!("{} messages; modules:", modules.len());
+    let mut samples = samples::head();
+    messages.iter().for_each(|m| samples.push_str(&samples::message(m)));
+    samples.push_str(&samples::tail(&messages));
+    write(Path::new("protocol/tests/messages/samples.rs"), &samples)?;
+    println!("{} messages; modules:", messages.len());
+    let mut modules: Vec<String> = messages.iter().map(|m| schema::snake(&m.name)).collect();
     modules.sort();
     modules.iter().for_each(|m| println!("pub mod {m};"));
     Ok(())
