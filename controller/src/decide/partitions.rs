@@ -1,0 +1,138 @@
+//! Placement of replicas, and partitions added to a topic.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::{BrokerId, TopicId};
+
+use crate::image::MetadataImage;
+use crate::record::{MetadataRecord, PartitionRecord};
+use crate::request::{NewPartitions, Refused};
+
+/// Partitions of one topic, at most.
+pub(super) const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
+
+/// Replicas for `count` partitions, each on the brokers with the fewest replicas so far; the first is the preferred
+/// leader. Ties go to the lower id after rotation by partition, so that leaders spread.
+pub(super) fn place(image: &MetadataImage, count: i32, replication_factor: i16) -> Result<Vec<Vec<BrokerId>>, Refused> {
+    let mut load: BTreeMap<BrokerId, usize> = image.replica_counts();
+    let wanted = usize::try_from(replication_factor).unwrap_or(0);
+    if wanted == 0 || wanted > load.len() {
+        let message = format!(
+            "Unable to replicate the partition {replication_factor} time(s): The target replication factor of \
+             {replication_factor} cannot be reached because only {} broker(s) are registered.",
+            load.len()
+        );
+        return Err(Refused::new(ErrorCode::InvalidReplicationFactor, message));
+    }
+    let mut placed = Vec::new();
+    for _ in 0..count {
+        let mut order: Vec<(usize, BrokerId)> = load.iter().map(|(id, replicas)| (*replicas, *id)).collect();
+        order.sort_unstable();
+        let replicas: Vec<BrokerId> = order.iter().take(wanted).map(|(_, id)| *id).collect();
+        for id in &replicas {
+            *load.entry(*id).or_default() += 1;
+        }
+        placed.push(replicas);
+    }
+    Ok(placed)
+}
+
+/// Refuses an assignment that names a broker twice, or one that is not there.
+pub(super) fn check_assignment(image: &MetadataImage, replicas: &[BrokerId]) -> Result<(), Refused> {
+    let refuse = |message: String| Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
+    if replicas.is_empty() {
+        return refuse("The manual partition assignment includes an empty replica list.".to_owned());
+    }
+    let distinct: BTreeSet<_> = replicas.iter().collect();
+    if distinct.len() != replicas.len() {
+        return refuse(format!(
+            "The manual partition assignment includes the broker {} more than once.",
+            replicas.iter().find(|r| replicas.iter().filter(|x| x == r).count() > 1).unwrap_or(&-1)
+        ));
+    }
+    match replicas.iter().find(|r| !image.brokers.contains_key(*r)) {
+        Some(unknown) => refuse(format!(
+            "The manual partition assignment includes broker {unknown}, but no such broker is registered."
+        )),
+        None => Ok(()),
+    }
+}
+
+/// A new partition: led by its first unfenced replica, in leader epoch 0.
+pub(super) fn new_partition(
+    image: &MetadataImage,
+    topic_id: TopicId,
+    partition: i32,
+    replicas: Vec<BrokerId>,
+) -> MetadataRecord {
+    let unfenced = |id: &BrokerId| image.brokers.get(id).is_some_and(|b| !b.fenced);
+    let isr: Vec<BrokerId> = replicas.iter().copied().filter(|id| unfenced(id)).collect();
+    let isr = if isr.is_empty() { replicas.clone() } else { isr };
+    MetadataRecord::Partition(PartitionRecord {
+        topic_id,
+        partition,
+        leader: isr.first().copied().unwrap_or(-1),
+        isr,
+        replicas,
+        leader_epoch: 0,
+        partition_epoch: 0,
+    })
+}
+
+pub(super) fn create(
+    image: &MetadataImage,
+    topics: &[NewPartitions],
+    validate_only: bool,
+    out: &mut Vec<MetadataRecord>,
+) -> Vec<Result<(), Refused>> {
+    topics
+        .iter()
+        .map(|request| {
+            let records = create_one(image, request)?;
+            if !validate_only {
+                out.extend(records);
+            }
+            Ok(())
+        })
+        .collect()
+}
+
+fn create_one(image: &MetadataImage, request: &NewPartitions) -> Result<Vec<MetadataRecord>, Refused> {
+    let Some(topic) = image.topic(&request.name) else {
+        let message = "This server does not host this topic-partition.";
+        return Err(Refused::new(ErrorCode::UnknownTopicOrPartition, message));
+    };
+    let refuse = |message: String| Err(Refused::new(ErrorCode::InvalidPartitions, message));
+    if request.count == topic.partition_count {
+        return refuse(format!("Topic already has {} partition(s).", request.count));
+    }
+    if request.count < topic.partition_count {
+        return refuse(format!(
+            "The topic {} currently has {} partition(s); {} would not be an increase.",
+            request.name, topic.partition_count, request.count
+        ));
+    }
+    if request.count > PARTITIONS_PER_TOPIC_MAX {
+        return refuse(format!("A topic has at most {PARTITIONS_PER_TOPIC_MAX} partitions."));
+    }
+    let added = request.count - topic.partition_count;
+    let first = image.partition(topic.id, 0);
+    let factor = first.map_or(1, |p| p.record.replicas.len()) as i16;
+    let placed = if request.assignments.is_empty() {
+        place(image, added, factor)?
+    } else if request.assignments.len() != added as usize {
+        let message = format!(
+            "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
+            request.assignments.len()
+        );
+        return Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
+    } else {
+        for replicas in &request.assignments {
+            check_assignment(image, replicas)?;
+        }
+        request.assignments.clone()
+    };
+    let numbered = (topic.partition_count..).zip(placed);
+    Ok(numbered.map(|(p, replicas)| new_partition(image, topic.id, p, replicas)).collect())
+}

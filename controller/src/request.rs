@@ -1,0 +1,144 @@
+//! What may be asked of the controller, and what it answers.
+//!
+//! Owns the closed list of requests. Does not own decisions (`decide`) nor transport. Randomness (topic ids) comes in
+//! with the request, so that a decision is a function of its arguments.
+
+use std::collections::BTreeMap;
+
+use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::{BrokerEpoch, BrokerId, TopicId};
+use strandline_protocol::remote_pointer::{Advance, AdvanceOutcome};
+use uuid::Uuid;
+
+use crate::record::{Endpoint, ResourceType};
+
+/// A refusal in Kafka's terms.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", code.name())]
+pub struct Refused {
+    pub code: ErrorCode,
+    pub message: String,
+}
+
+impl Refused {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Refused { code, message: message.into() }
+    }
+}
+
+/// A broker that starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterBroker {
+    pub broker_id: BrokerId,
+    /// What the broker's directories say; the first one ever names the cluster.
+    pub cluster_id: String,
+    pub incarnation: Uuid,
+    pub endpoints: Vec<Endpoint>,
+    pub rack: Option<String>,
+}
+
+/// A topic to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTopic {
+    pub name: String,
+    /// The id it gets if it is made.
+    pub topic_id: TopicId,
+    /// Ignored if `assignments` is not empty.
+    pub partitions: i32,
+    pub replication_factor: i16,
+    /// Replicas by partition, or empty.
+    pub assignments: BTreeMap<i32, Vec<BrokerId>>,
+    /// Settings, already validated by the broker.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// More partitions for a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPartitions {
+    pub name: String,
+    /// Total count afterwards.
+    pub count: i32,
+    /// Replicas of each new partition, or empty.
+    pub assignments: Vec<Vec<BrokerId>>,
+}
+
+/// One key of IncrementalAlterConfigs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigOp {
+    Set(String),
+    Delete,
+    /// Adds to a comma-separated list.
+    Append(String),
+    /// Removes from a comma-separated list.
+    Subtract(String),
+}
+
+/// Changes to one resource; all or nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlterConfigs {
+    pub resource: ResourceType,
+    pub name: String,
+    pub ops: BTreeMap<String, ConfigOp>,
+    /// AlterConfigs (not incremental): keys not named go back to their defaults.
+    pub replace_all: bool,
+}
+
+/// A request to the active controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    RegisterBroker(RegisterBroker),
+    /// The broker has caught up with its registration and can serve.
+    Unfence {
+        broker_id: BrokerId,
+        broker_epoch: BrokerEpoch,
+    },
+    CreateTopics {
+        topics: Vec<NewTopic>,
+        validate_only: bool,
+    },
+    DeleteTopics {
+        topic_ids: Vec<TopicId>,
+    },
+    /// All objects and local files of a deleting topic are gone.
+    FinishTopicDeletion {
+        topic_id: TopicId,
+    },
+    CreatePartitions {
+        topics: Vec<NewPartitions>,
+        validate_only: bool,
+    },
+    AlterConfigs {
+        resources: Vec<AlterConfigs>,
+        validate_only: bool,
+    },
+    AllocateProducerIds {
+        broker_id: BrokerId,
+        broker_epoch: BrokerEpoch,
+    },
+    Advance {
+        advances: Vec<Advance>,
+    },
+}
+
+/// What was made of a new topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedTopic {
+    pub topic_id: TopicId,
+    pub partitions: i32,
+    pub replication_factor: i16,
+}
+
+/// The answer to a [`Request`], variant by variant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    RegisterBroker(Result<BrokerEpoch, Refused>),
+    Unfence(Result<(), Refused>),
+    CreateTopics(Vec<Result<CreatedTopic, Refused>>),
+    DeleteTopics(Vec<Result<(), Refused>>),
+    FinishTopicDeletion,
+    CreatePartitions(Vec<Result<(), Refused>>),
+    AlterConfigs(Vec<Result<(), Refused>>),
+    /// First id and count of a block.
+    AllocateProducerIds(Result<(i64, i32), Refused>),
+    Advance(Vec<AdvanceOutcome>),
+}

@@ -1,0 +1,256 @@
+//! The controller of one node: its Raft member and the loop that turns requests into entries.
+//!
+//! Owns starting, forming a cluster of one, and the queue of requests. Decisions are `decide`'s. Requests that wait
+//! together are decided together, each against the image that those before it leave, and become one Raft entry.
+//! A request is answered after its entry is applied; a crash before that leaves either outcome, as a lost answer does.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use openraft::error::{InitializeError, RaftError};
+use openraft::{BasicNode, Config, SnapshotPolicy};
+use strandline_disk::Disk;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::decide::{Decision, decide};
+use crate::image::MetadataImage;
+use crate::raft::log_file::OpenLogError;
+use crate::raft::log_store::LogStore;
+use crate::raft::network::{Peers, RaftTransport, ServeError, serve};
+use crate::raft::state_machine::{ImageUpdate, OpenSnapshotError, StateMachine};
+use crate::raft::types::{Applied, EntryData, NodeId, Raft};
+use crate::record::{RECORDS_PER_ENTRY_MAX, encode_records};
+use crate::request::{Request, Response};
+
+/// Requests waiting to be decided, at most.
+const QUEUE_MAX: usize = 1024;
+/// Requests decided together, at most.
+const BATCH_MAX: usize = 256;
+/// Updates that the broker has not yet taken, at most.
+const UPDATES_MAX: usize = 1024;
+/// Entries between snapshots.
+const SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
+/// Entries kept behind a snapshot for followers that lag.
+const ENTRIES_KEPT: u64 = 1_000;
+/// A single voter that was not elected by then does not start.
+const FIRST_ELECTION_MAX: Duration = Duration::from_secs(30);
+
+/// Reads wall-clock time, in ms since the epoch.
+pub type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// What a controller is started with.
+pub struct ControllerOptions {
+    pub node_id: NodeId,
+    /// Existing directory that holds `log` and `snapshot`.
+    pub dir: PathBuf,
+    pub disk: Arc<dyn Disk>,
+    /// Voters of a new cluster: id and controller endpoint. Ignored if the log is not empty.
+    pub voters: BTreeMap<NodeId, String>,
+    pub transport: Arc<dyn RaftTransport>,
+    pub clock: WallClock,
+}
+
+/// Why a controller does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Log(#[from] OpenLogError),
+    #[error(transparent)]
+    Snapshot(#[from] OpenSnapshotError),
+    #[error("Raft does not start: {0}")]
+    Raft(String),
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControllerError {
+    /// Ask `leader` instead, if it is known. Nothing was written by this request.
+    #[error("this node is not the active controller (that is {leader:?})")]
+    NotController { leader: Option<NodeId> },
+    /// The request was not decided.
+    #[error("the request's records do not fit one entry; ask for less at once")]
+    TooLarge,
+    /// The outcome is unknown.
+    #[error("the controller has stopped: {0}")]
+    Stopped(String),
+}
+
+impl ControllerError {
+    /// Whether the same request may be sent again, perhaps elsewhere.
+    pub fn retryable(&self) -> bool {
+        matches!(self, ControllerError::NotController { .. })
+    }
+}
+
+struct Pending {
+    request: Request,
+    answer: oneshot::Sender<Result<Response, ControllerError>>,
+}
+
+/// The way to this node's controller. Clones are cheap.
+#[derive(Clone)]
+pub struct ControllerHandle {
+    queue: mpsc::Sender<Pending>,
+    image: Arc<ArcSwap<MetadataImage>>,
+    raft: Raft,
+}
+
+impl ControllerHandle {
+    /// Has the request decided, committed and applied. An error of kind `Stopped` leaves the outcome unknown.
+    pub async fn request(&self, request: Request) -> Result<Response, ControllerError> {
+        let (answer, wait) = oneshot::channel();
+        let gone = || ControllerError::Stopped("its queue is closed".to_owned());
+        self.queue.send(Pending { request, answer }).await.map_err(|_| gone())?;
+        wait.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// The image as applied on this node.
+    pub fn image(&self) -> Arc<MetadataImage> {
+        self.image.load_full()
+    }
+
+    /// The image, no older than the moment of the call.
+    pub async fn linearizable_image(&self) -> Result<Arc<MetadataImage>, ControllerError> {
+        self.raft.ensure_linearizable().await.map_err(|e| ControllerError::Stopped(e.to_string()))?;
+        Ok(self.image())
+    }
+
+    /// Answers a Raft message of another controller.
+    pub async fn serve_raft(&self, message: &[u8]) -> Result<Vec<u8>, ServeError> {
+        serve(&self.raft, message).await
+    }
+
+    /// Id of the active controller, as far as this node knows.
+    pub async fn leader(&self) -> Option<NodeId> {
+        self.raft.current_leader().await
+    }
+
+    /// Stops the Raft member. Requests under way have an unknown outcome.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "the controller did not stop cleanly");
+        }
+    }
+}
+
+/// Starts this node's controller. The receiver gives every change of the image, in log order, from what the snapshot
+/// held on; it must be drained, since application waits for it.
+pub async fn start(options: ControllerOptions) -> Result<(ControllerHandle, mpsc::Receiver<ImageUpdate>), StartError> {
+    let (updates, updates_out) = mpsc::channel(UPDATES_MAX);
+    let log = LogStore::open(options.disk.clone(), &options.dir)?;
+    let machine = StateMachine::open(options.disk.clone(), &options.dir, Some(updates))?;
+    let image = machine.published();
+    let config = Config {
+        cluster_name: "strandline".to_owned(),
+        heartbeat_interval: 100,
+        election_timeout_min: 500,
+        election_timeout_max: 1000,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        ..Config::default()
+    };
+    let config = Arc::new(config.validate().map_err(|e| StartError::Raft(e.to_string()))?);
+    let peers = Peers { transport: options.transport };
+    let raft =
+        Raft::new(options.node_id, config, peers, log, machine).await.map_err(|e| StartError::Raft(e.to_string()))?;
+    form_cluster(&raft, &options.voters).await?;
+    let (queue, pending) = mpsc::channel(QUEUE_MAX);
+    tokio::spawn(run(raft.clone(), image.clone(), pending, options.clock));
+    Ok((ControllerHandle { queue, image, raft }, updates_out))
+}
+
+/// Initialises an empty log; elects at once if this node is the only voter.
+async fn form_cluster(raft: &Raft, voters: &BTreeMap<NodeId, String>) -> Result<(), StartError> {
+    let failed = |e: String| StartError::Raft(e);
+    let nodes: BTreeMap<NodeId, BasicNode> =
+        voters.iter().map(|(id, addr)| (*id, BasicNode { addr: addr.clone() })).collect();
+    match raft.initialize(nodes).await {
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+        Err(error) => return Err(failed(error.to_string())),
+    }
+    let alone = raft
+        .with_raft_state(|state| state.membership_state.effective().voter_ids().count() == 1)
+        .await
+        .map_err(|e| failed(e.to_string()))?;
+    if alone {
+        raft.trigger().elect().await.map_err(|e| failed(e.to_string()))?;
+        let wait = raft.wait(Some(FIRST_ELECTION_MAX));
+        wait.metrics(|m| m.current_leader == Some(m.id), "elected").await.map_err(|e| failed(e.to_string()))?;
+        // A voter that was leader stays it after a restart; alone, it can commit all that its log holds, and does.
+        let last = raft.metrics().borrow().last_log_index;
+        let wait = raft.wait(Some(FIRST_ELECTION_MAX));
+        wait.applied_index_at_least(last, "log replayed").await.map_err(|e| failed(e.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Carries requests until the last handle is gone.
+async fn run(raft: Raft, image: Arc<ArcSwap<MetadataImage>>, mut pending: mpsc::Receiver<Pending>, clock: WallClock) {
+    let mut batch = Vec::new();
+    while pending.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        carry_out(&raft, &image.load_full(), std::mem::take(&mut batch), clock()).await;
+    }
+}
+
+async fn carry_out(raft: &Raft, image: &MetadataImage, batch: Vec<Pending>, now_ms: i64) {
+    // Who reads an old image must not decide.
+    if let Err(error) = raft.ensure_linearizable().await {
+        let error = refusal(error.forward_to_leader().map(|f| f.leader_id), &error);
+        batch.into_iter().for_each(|p| drop(p.answer.send(Err(error.clone()))));
+        return;
+    }
+    let mut speculative = image.clone();
+    let mut records = Vec::new();
+    let mut decided: Vec<(Pending, Response, usize)> = Vec::new();
+    for pending in batch {
+        let Decision { records: more, response } = decide(&speculative, &pending.request, now_ms);
+        if records.len() + more.len() > RECORDS_PER_ENTRY_MAX {
+            drop(pending.answer.send(Err(ControllerError::TooLarge)));
+            continue;
+        }
+        let mut advances = 0;
+        for record in &more {
+            advances += usize::from(speculative.replay(record, image.index + 1).is_some());
+        }
+        records.extend(more);
+        decided.push((pending, response, advances));
+    }
+    let applied = if records.is_empty() {
+        Ok(Applied::default())
+    } else {
+        let data = EntryData(encode_records(&records));
+        raft.client_write(data).await.map(|written| written.data)
+    };
+    match applied {
+        Ok(applied) => answer_all(decided, applied),
+        Err(error) => {
+            let error = refusal(error.forward_to_leader().map(|f| f.leader_id), &error);
+            decided.into_iter().for_each(|(p, ..)| drop(p.answer.send(Err(error.clone()))));
+        }
+    }
+}
+
+/// Hands out answers; those that only replay can know are filled in here.
+fn answer_all(decided: Vec<(Pending, Response, usize)>, applied: Applied) {
+    let mut outcomes = applied.advances.into_iter();
+    for (pending, response, advances) in decided {
+        let response = match response {
+            Response::RegisterBroker(Ok(-1)) => {
+                Response::RegisterBroker(Ok(i64::try_from(applied.index).expect("a Raft index fits 63 bits")))
+            }
+            Response::Advance(_) => Response::Advance(outcomes.by_ref().take(advances).collect()),
+            other => other,
+        };
+        drop(pending.answer.send(Ok(response)));
+    }
+}
+
+fn refusal(forward: Option<Option<NodeId>>, error: &dyn std::error::Error) -> ControllerError {
+    match forward {
+        Some(leader) => ControllerError::NotController { leader },
+        None => ControllerError::Stopped(error.to_string()),
+    }
+}
