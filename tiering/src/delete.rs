@@ -1,0 +1,73 @@
+//! The moves *collect* and *delete topic*: the only ones that LIST.
+//!
+//! Owns: which listed keys go. Does not own: when (the caller's), the topic's mark (the controller's).
+//! A crash leaves garbage for the next pass.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::keys::Key;
+use crate::objects::{Current, LoadError};
+use crate::partition::{MoveError, RemotePartition};
+use crate::plan;
+use crate::service::Leader;
+
+/// Objects looked at in one LIST of a pass that deletes all.
+const DELETE_PAGE: usize = 1000;
+/// Garbage keys deleted in one pass of collect; more wait for the next.
+const COLLECT_PAGE: usize = 10_000;
+
+impl RemotePartition {
+    /// Deletes objects that nobody can name any more: not named by the current manifest, and written by a deposed leader or
+    /// by an attempt of this one that is known to have lost. Returns the number of objects.
+    pub async fn collect(&self, leader: &Leader) -> Result<usize, MoveError> {
+        let mut moves = self.moves.lock().await;
+        let pointer = self.settled_pointer(&mut moves, leader).await?;
+        // What is named must be known first: a key written later has this leader's epoch.
+        let named = self.named(&self.objects.current(pointer).await?).await?;
+        let garbage = |relative: &str| {
+            Key::parse(relative).is_some_and(|key| plan::is_garbage(&key, &named, leader.leader_epoch, &moves.lost))
+        };
+        let skip = self.objects.prefix.as_str().len() + 1;
+        let matching = |key: &str| key.get(skip..).is_some_and(&garbage);
+        let listed = self.objects.store.list_matching(self.objects.prefix.as_str(), COLLECT_PAGE, matching).await?;
+        for object in &listed {
+            self.objects.store.delete(&object.key).await?;
+        }
+        Ok(listed.len())
+    }
+
+    /// The uuids of everything that the current manifest names: itself, entries, runs, tombstones.
+    async fn named(&self, current: &Current) -> Result<HashSet<Uuid>, LoadError> {
+        let Some(manifest) = &current.manifest else { return Ok(HashSet::new()) };
+        let mut named = HashSet::from([manifest.uuid]);
+        for run in &manifest.entry_runs {
+            named.insert(run.key.uuid());
+            named.extend(self.objects.load_run(run).await?.iter().map(|entry| entry.key.uuid));
+        }
+        for run in &manifest.tombstone_runs {
+            named.insert(run.key.uuid());
+            named.extend(self.objects.load_tombstones(run).await?.iter().map(|tombstone| tombstone.key.uuid()));
+        }
+        named.extend(manifest.entries.iter().map(|entry| entry.key.uuid));
+        named.extend(manifest.tombstones.iter().map(|tombstone| tombstone.key.uuid()));
+        Ok(named)
+    }
+
+    /// Deletes every object of the partition; its topic must be past the point of no return. To be called again after the
+    /// longest deadline of a request, because a late one may still land. Returns the number of objects deleted.
+    pub async fn delete_all(&self) -> Result<usize, MoveError> {
+        let mut deleted = 0;
+        loop {
+            let listed = self.objects.store.list_matching(self.objects.prefix.as_str(), DELETE_PAGE, |_| true).await?;
+            for object in &listed {
+                self.objects.store.delete(&object.key).await?;
+            }
+            deleted += listed.len();
+            if listed.len() < DELETE_PAGE {
+                return Ok(deleted);
+            }
+        }
+    }
+}

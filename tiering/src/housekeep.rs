@@ -1,0 +1,188 @@
+//! The moves *retention*, *bury* and *delete*: what has expired goes, in the order that no crash can turn into a loss.
+//!
+//! Owns: that order: log start first, then tombstones, then `complete_from`, then the objects, then the tombstones' end.
+//! Does not own: local retention, expiry of what is not copied (the caller trims).
+//! A crash leaves the next step to do, for this leader or the next.
+
+use std::sync::Arc;
+
+use strandline_protocol::ids::Offset;
+use strandline_protocol::remote_pointer::{AdvanceChange, PointerState, RemotePointer};
+
+use crate::keys::Key;
+use crate::manifest::{Entry, Manifest};
+use crate::objects::Current;
+use crate::partition::{MoveError, Moves, RemotePartition};
+use crate::plan::{self, Expiry, Retention};
+use crate::service::Leader;
+
+/// What one pass did.
+#[derive(Debug, Clone)]
+pub struct Housekept {
+    pub pointer: RemotePointer,
+    /// The log start that retention moved to.
+    pub expired_to: Option<Offset>,
+    /// Keys deleted (a segment counts as one).
+    pub deleted: usize,
+}
+
+impl RemotePartition {
+    /// One pass. `delete_delay_ms` = max(`file.delete.delay.ms`, `tier.undelete.ms`). An idle partition with nothing to expire
+    /// and nothing to delete costs no call to the store.
+    pub async fn housekeep(
+        &self,
+        leader: &Leader,
+        retention: Retention,
+        delete_delay_ms: i64,
+        now_ms: i64,
+    ) -> Result<Housekept, MoveError> {
+        let mut moves = self.moves.lock().await;
+        let mut pointer = self.settled_pointer(&mut moves, leader).await?;
+        let mut done = Housekept { pointer, expired_to: None, deleted: 0 };
+        if pointer.state == PointerState::Unset || pointer.manifest.is_none() {
+            return Ok(done);
+        }
+        if pointer.state == PointerState::Open && retention.may_expire(&pointer, now_ms) {
+            let current = self.objects.current(pointer).await?;
+            done.expired_to = self.expired_to(&current, retention, now_ms).await?;
+            if let Some(log_start) = done.expired_to {
+                pointer = self.expire(&mut moves, leader, &current, log_start).await?;
+            }
+        }
+        pointer = self.bury(&mut moves, leader, pointer, now_ms).await?;
+        (pointer, done.deleted) = self.delete_ripe(&mut moves, leader, pointer, delete_delay_ms, now_ms).await?;
+        done.pointer = pointer;
+        Ok(done)
+    }
+
+    async fn expired_to(
+        &self,
+        current: &Current,
+        retention: Retention,
+        now_ms: i64,
+    ) -> Result<Option<Offset>, MoveError> {
+        let Some(manifest) = &current.manifest else { return Ok(None) };
+        let dead = |entry: &Entry| plan::is_dead(entry.last_offset, entry.added, &current.pointer, manifest.live_from);
+        let mut live_bytes: u64 =
+            manifest.entries.iter().filter(|entry| !dead(entry)).map(|entry| entry.size_bytes).sum();
+        for run in manifest.entry_runs.iter().filter(|run| run.last >= current.pointer.log_start_offset) {
+            live_bytes += match run.first < current.pointer.log_start_offset {
+                true => self
+                    .objects
+                    .load_run(run)
+                    .await?
+                    .iter()
+                    .filter(|entry| !dead(entry))
+                    .map(|entry| entry.size_bytes)
+                    .sum(),
+                false => run.bytes,
+            };
+        }
+        let mut expiry = Expiry::new(retention, live_bytes, now_ms);
+        for run in &manifest.entry_runs {
+            for entry in self.objects.load_run(run).await?.iter().filter(|entry| !dead(entry)) {
+                if !expiry.next(entry) {
+                    return Ok(expiry.new_log_start);
+                }
+            }
+        }
+        for entry in manifest.entries.iter().filter(|entry| !dead(entry)) {
+            if !expiry.next(entry) {
+                break;
+            }
+        }
+        Ok(expiry.new_log_start)
+    }
+
+    async fn expire(
+        &self,
+        moves: &mut Moves,
+        leader: &Leader,
+        current: &Current,
+        log_start: Offset,
+    ) -> Result<RemotePointer, MoveError> {
+        let after = RemotePointer { log_start_offset: log_start, ..current.pointer };
+        let live = current.manifest.as_ref().map(|manifest| plan::live_summary(manifest, &after));
+        let change = AdvanceChange { log_start_offset: Some(log_start), live, ..AdvanceChange::default() };
+        self.propose(moves, leader, &current.pointer, change, None).await
+    }
+
+    async fn bury(
+        &self,
+        moves: &mut Moves,
+        leader: &Leader,
+        pointer: RemotePointer,
+        now_ms: i64,
+    ) -> Result<RemotePointer, MoveError> {
+        let current = self.objects.current(pointer).await?;
+        let Some(manifest) = &current.manifest else { return Ok(pointer) };
+        if !plan::wants_manifest(manifest, &pointer, moves.confirmed_upto) {
+            return Ok(pointer);
+        }
+        let oldest_run = self.dead_run(&current).await?;
+        let mut next = self.next(leader, &current, now_ms, moves);
+        next.oldest_run = oldest_run.as_ref().map(|entries| entries.as_slice());
+        let draft = plan::next_manifest(&next, || (self.objects.log.new_uuid)());
+        self.commit(moves, leader, &pointer, draft, AdvanceChange::default()).await
+    }
+
+    /// The entries of the oldest run, if some of them are dead and not buried.
+    pub(crate) async fn dead_run(&self, current: &Current) -> Result<Option<Arc<Vec<Entry>>>, MoveError> {
+        let Some(run) = current.manifest.as_ref().and_then(|manifest| manifest.entry_runs.first()) else {
+            return Ok(None);
+        };
+        let has_dead = run.first < current.pointer.log_start_offset || current.pointer.state != PointerState::Open;
+        if !has_dead {
+            return Ok(None);
+        }
+        Ok(Some(self.objects.load_run(run).await?))
+    }
+
+    async fn delete_ripe(
+        &self,
+        moves: &mut Moves,
+        leader: &Leader,
+        mut pointer: RemotePointer,
+        delete_delay_ms: i64,
+        now_ms: i64,
+    ) -> Result<(RemotePointer, usize), MoveError> {
+        let current = self.objects.current(pointer).await?;
+        let Some(manifest) = current.manifest else { return Ok((pointer, 0)) };
+        let Some(upto) =
+            plan::ripe_upto(&manifest, now_ms, delete_delay_ms).filter(|upto| *upto > moves.confirmed_upto)
+        else {
+            return Ok((pointer, 0));
+        };
+        if upto > pointer.complete_from {
+            let change = AdvanceChange { complete_from: Some(upto), ..AdvanceChange::default() };
+            pointer = self.propose(moves, leader, &pointer, change, None).await?;
+        }
+        let deleted = self.delete_tombstones(&manifest, moves.confirmed_upto, upto).await?;
+        moves.confirmed_upto = upto;
+        Ok((pointer, deleted))
+    }
+
+    /// Deletes what was removed after version `from` and up to `upto`. An error leaves them all to be deleted again.
+    async fn delete_tombstones(&self, manifest: &Manifest, from: u64, upto: u64) -> Result<usize, MoveError> {
+        let mut deleted = 0;
+        for run in manifest.tombstone_runs.iter().filter(|run| run.last.cast_unsigned() <= upto) {
+            for tombstone in self.objects.load_tombstones(run).await? {
+                self.delete_key(&tombstone.key).await?;
+                deleted += 1;
+            }
+        }
+        let ripe = |removed: u64| removed > from && removed <= upto;
+        for tombstone in manifest.tombstones.iter().filter(|tombstone| ripe(tombstone.removed)) {
+            self.delete_key(&tombstone.key).await?;
+            deleted += 1;
+        }
+        Ok(deleted)
+    }
+
+    pub(crate) async fn delete_key(&self, key: &Key) -> Result<(), MoveError> {
+        for object in key.objects() {
+            self.objects.store.delete(&self.objects.prefix.full(&object)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! Names of objects in the bucket (`docs/formats/object-keys.md`).
+//!
+//! Owns: how a key is computed from what a pointer, a manifest or an entry says, and how a listed key is read back.
+//! Does not own: which keys exist. Keys below a partition are *relative*; [`PartitionPrefix`] puts them below
+//! `<cluster id>/<topic name>-<topic id>/<partition>/`, and the store below the prefix of its URL.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use strandline_protocol::ids::{LeaderEpoch, Offset, TopicPartition};
+use uuid::Uuid;
+
+/// Where the objects of one partition lie, without a slash at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PartitionPrefix(Arc<str>);
+
+impl PartitionPrefix {
+    /// The names must be valid (a topic name of Kafka's has no slash and is neither `.` nor `..`).
+    pub fn new(cluster_id: &str, topic_name: &str, tp: &TopicPartition) -> PartitionPrefix {
+        PartitionPrefix(format!("{cluster_id}/{topic_name}-{}/{}", tp.topic_id, tp.partition).into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn full(&self, relative: &str) -> String {
+        format!("{}/{relative}", self.0)
+    }
+}
+
+/// A segment's two objects share the stem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentKey {
+    pub base_offset: Offset,
+    pub leader_epoch: LeaderEpoch,
+    pub uuid: Uuid,
+}
+
+impl SegmentKey {
+    pub fn log(&self) -> String {
+        format!("{self}.log")
+    }
+
+    pub fn sidecar(&self) -> String {
+        format!("{self}.meta")
+    }
+}
+
+impl fmt::Display for SegmentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}-{}-{}", self.base_offset, self.leader_epoch, self.uuid.simple())
+    }
+}
+
+/// Names one attempt at one thing. Everything in a partition's folder is one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// The `.log` and the `.meta` object of one segment.
+    Segment(SegmentKey),
+    /// A run of entries or of tombstones; `first` is the first offset, or the first removing version.
+    Index {
+        first: i64,
+        leader_epoch: LeaderEpoch,
+        uuid: Uuid,
+    },
+    Manifest {
+        version: u64,
+        leader_epoch: LeaderEpoch,
+        uuid: Uuid,
+    },
+}
+
+impl Key {
+    /// The objects behind this key, relative to the partition.
+    pub fn objects(&self) -> Vec<String> {
+        match self {
+            Key::Segment(segment) => vec![segment.log(), segment.sidecar()],
+            Key::Index { first, leader_epoch, uuid } => {
+                vec![format!("index/{first:020}-{leader_epoch}-{}", uuid.simple())]
+            }
+            Key::Manifest { version, leader_epoch, uuid } => {
+                vec![format!("manifest/{version:020}-{leader_epoch}-{}", uuid.simple())]
+            }
+        }
+    }
+
+    pub fn uuid(&self) -> Uuid {
+        match self {
+            Key::Segment(segment) => segment.uuid,
+            Key::Index { uuid, .. } | Key::Manifest { uuid, .. } => *uuid,
+        }
+    }
+
+    /// The leader epoch of the writer.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        match self {
+            Key::Segment(segment) => segment.leader_epoch,
+            Key::Index { leader_epoch, .. } | Key::Manifest { leader_epoch, .. } => *leader_epoch,
+        }
+    }
+
+    /// Reads a relative name that a LIST returned; `None` if no such name was ever written by us.
+    pub fn parse(relative: &str) -> Option<Key> {
+        if let Some(stem) = relative.strip_prefix("manifest/") {
+            let (version, leader_epoch, uuid) = parse_stem(stem)?;
+            return Some(Key::Manifest { version, leader_epoch, uuid });
+        }
+        if let Some(stem) = relative.strip_prefix("index/") {
+            let (first, leader_epoch, uuid) = parse_stem(stem)?;
+            return Some(Key::Index { first, leader_epoch, uuid });
+        }
+        let stem = relative.strip_suffix(".log").or_else(|| relative.strip_suffix(".meta"))?;
+        let (base_offset, leader_epoch, uuid) = parse_stem(stem)?;
+        Some(Key::Segment(SegmentKey { base_offset, leader_epoch, uuid }))
+    }
+}
+
+fn parse_stem<N: FromStr>(stem: &str) -> Option<(N, LeaderEpoch, Uuid)> {
+    let mut parts = stem.splitn(3, '-');
+    let number = parts.next().filter(|digits| digits.len() == 20)?.parse().ok()?;
+    let leader_epoch = parts.next()?.parse().ok()?;
+    let uuid = Uuid::try_parse(parts.next()?).ok()?;
+    Some((number, leader_epoch, uuid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_read_back_from_its_objects() {
+        let uuid = Uuid::from_u128(7);
+        let keys = [
+            Key::Segment(SegmentKey { base_offset: 42, leader_epoch: 3, uuid }),
+            Key::Index { first: i64::MAX, leader_epoch: 0, uuid },
+            Key::Manifest { version: u64::MAX, leader_epoch: 3, uuid },
+        ];
+        for key in keys {
+            for object in key.objects() {
+                assert_eq!(Key::parse(&object), Some(key), "{object}");
+            }
+        }
+        assert_eq!(Key::parse("manifest/1-2-3"), None);
+        assert_eq!(Key::parse("00000000000000000042-3-00000000000000000000000000000007.tmp"), None);
+    }
+
+    #[test]
+    fn keys_look_as_the_format_page_says() {
+        let segment = SegmentKey { base_offset: 42, leader_epoch: 3, uuid: Uuid::from_u128(7) };
+        assert_eq!(segment.log(), "00000000000000000042-3-00000000000000000000000000000007.log");
+    }
+}
