@@ -1,0 +1,178 @@
+//! Requests: decoded, authorised, carried out, answered.
+//!
+//! Owns the one table from API key to handler and the one authorisation point. Does not own sockets (`net`) nor state
+//! (`broker`). A handler is a function `(broker, call, request) -> response`; only produce begins before its turn.
+
+mod configs;
+mod delete_records;
+mod fetch;
+mod groups;
+mod list_offsets;
+mod log_dirs;
+mod metadata;
+mod produce;
+mod producers;
+mod topics;
+mod versions;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use bytes::Bytes;
+use strandline_protocol::api::ApiKey;
+use strandline_protocol::frame::{RequestHeader, decode_request_header, encode_response};
+use strandline_protocol::codec::Reader;
+use strandline_protocol::messages::{Message, Request};
+use strandline_protocol::rope::Rope;
+
+use crate::broker::Broker;
+use crate::net::{ConnectionContext, Reply};
+
+/// One request, as a handler sees it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub context: ConnectionContext,
+    pub version: i16,
+    pub client_id: Option<String>,
+}
+
+/// What a request wants to do, for the authoriser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Read,
+    Write,
+    Create,
+    Delete,
+    Alter,
+    Describe,
+    ClusterAction,
+}
+
+/// The one place that says whether `call`'s principal may do `operation`. Without an authoriser everyone may, as in
+/// Kafka with `authorizer.class.name` unset; ACLs are decided here and nowhere else.
+fn authorize(call: &Call, api: ApiKey) -> bool {
+    let operation = operation(api);
+    tracing::trace!(principal = %call.context.principal, ?api, ?operation, "authorised");
+    true
+}
+
+fn operation(api: ApiKey) -> Operation {
+    match api {
+        ApiKey::Produce | ApiKey::InitProducerId => Operation::Write,
+        ApiKey::Fetch
+        | ApiKey::OffsetCommit
+        | ApiKey::OffsetFetch
+        | ApiKey::JoinGroup
+        | ApiKey::SyncGroup
+        | ApiKey::Heartbeat
+        | ApiKey::LeaveGroup => Operation::Read,
+        ApiKey::CreateTopics => Operation::Create,
+        ApiKey::DeleteTopics | ApiKey::DeleteRecords | ApiKey::DeleteGroups | ApiKey::OffsetDelete => Operation::Delete,
+        ApiKey::CreatePartitions | ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => Operation::Alter,
+        _ => Operation::Describe,
+    }
+}
+
+/// The handlers of one node.
+pub struct Api {
+    broker: Arc<Broker>,
+}
+
+impl Api {
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Api { broker }
+    }
+
+    /// Connections of the client listeners, for the metric.
+    pub fn connections_gauge(&self) -> &AtomicI64 {
+        &self.broker.metrics.connections
+    }
+
+    /// Begins a request. Never blocks; a produce is appended when this returns.
+    pub fn start(&self, context: &ConnectionContext, frame: Bytes) -> Reply {
+        let (header, body) = match decode_request_header(frame) {
+            Ok(decoded) => decoded,
+            Err(error) => return versions::unreadable_header(&error),
+        };
+        let Some(api) = ApiKey::from_code(header.api_key).filter(|api| api.is_served()) else {
+            return Reply::Close(format!("API key {} is not served", header.api_key));
+        };
+        if !api.served_versions().contains(&header.api_version) {
+            return versions::unsupported(api, &header);
+        }
+        let call =
+            Call { context: context.clone(), version: header.api_version, client_id: header.client_id.clone() };
+        if !authorize(&call, api) {
+            return Reply::Close(format!("{} may not {api:?}", call.context.principal));
+        }
+        self.broker.metrics.request(api);
+        self.route(api, call, header, body)
+    }
+
+    fn route(&self, api: ApiKey, call: Call, header: RequestHeader, body: Reader) -> Reply {
+        let broker = self.broker.clone();
+        match api {
+            ApiKey::Produce => produce::start(broker, call, header, body),
+            ApiKey::Fetch => later(broker, call, header, body, fetch::handle),
+            ApiKey::ListOffsets => later(broker, call, header, body, list_offsets::handle),
+            ApiKey::OffsetForLeaderEpoch => later(broker, call, header, body, list_offsets::for_leader_epoch),
+            ApiKey::Metadata => later(broker, call, header, body, metadata::handle),
+            ApiKey::DescribeCluster => later(broker, call, header, body, metadata::describe_cluster),
+            ApiKey::DescribeTopicPartitions => later(broker, call, header, body, metadata::describe_topic_partitions),
+            ApiKey::ApiVersions => later(broker, call, header, body, versions::handle),
+            ApiKey::CreateTopics => later(broker, call, header, body, topics::create),
+            ApiKey::DeleteTopics => later(broker, call, header, body, topics::delete),
+            ApiKey::CreatePartitions => later(broker, call, header, body, topics::create_partitions),
+            ApiKey::DeleteRecords => later(broker, call, header, body, delete_records::handle),
+            ApiKey::DescribeConfigs => later(broker, call, header, body, configs::describe),
+            ApiKey::AlterConfigs => later(broker, call, header, body, configs::alter),
+            ApiKey::IncrementalAlterConfigs => later(broker, call, header, body, configs::alter_incrementally),
+            ApiKey::ListConfigResources => later(broker, call, header, body, configs::list_resources),
+            ApiKey::DescribeLogDirs => later(broker, call, header, body, log_dirs::handle),
+            ApiKey::InitProducerId => later(broker, call, header, body, producers::init),
+            ApiKey::DescribeProducers => later(broker, call, header, body, producers::describe),
+            ApiKey::FindCoordinator => later(broker, call, header, body, groups::find_coordinator),
+            ApiKey::JoinGroup => later(broker, call, header, body, groups::join),
+            ApiKey::SyncGroup => later(broker, call, header, body, groups::sync),
+            ApiKey::Heartbeat => later(broker, call, header, body, groups::heartbeat),
+            ApiKey::LeaveGroup => later(broker, call, header, body, groups::leave),
+            ApiKey::OffsetCommit => later(broker, call, header, body, groups::commit),
+            ApiKey::OffsetFetch => later(broker, call, header, body, groups::fetch),
+            ApiKey::OffsetDelete => later(broker, call, header, body, groups::offset_delete),
+            ApiKey::ListGroups => later(broker, call, header, body, groups::list),
+            ApiKey::DescribeGroups => later(broker, call, header, body, groups::describe),
+            ApiKey::DeleteGroups => later(broker, call, header, body, groups::delete),
+            other => Reply::Close(format!("{other:?} is not served")),
+        }
+    }
+}
+
+/// Decodes now, so that a malformed body closes the connection; carries out when the turn comes.
+fn later<R, F, Fut>(broker: Arc<Broker>, call: Call, header: RequestHeader, mut body: Reader, handler: F) -> Reply
+where
+    R: Request + Send + 'static,
+    R::Response: Send,
+    F: FnOnce(Arc<Broker>, Call, R) -> Fut + Send + 'static,
+    Fut: Future<Output = R::Response> + Send + 'static,
+{
+    let request = match R::decode(&mut body, header.api_version) {
+        Ok(request) => request,
+        Err(error) => return Reply::Close(format!("malformed {:?} v{}: {error}", R::API_KEY, header.api_version)),
+    };
+    Reply::Later(Box::pin(async move {
+        let response = handler(broker, call, request).await;
+        respond::<R>(&header, &response)
+    }))
+}
+
+/// Encodes a response of `R`. A response that its version cannot carry is a bug of ours: logged, and nothing is sent.
+fn respond<R: Request>(header: &RequestHeader, response: &R::Response) -> Option<Rope> {
+    match encode_response(R::API_KEY, header.api_version, header.correlation_id, response) {
+        Ok(rope) => Some(rope),
+        Err(error) => {
+            tracing::error!(api = ?R::API_KEY, version = header.api_version, %error, "response cannot be encoded");
+            None
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Fetch: local records as file ranges, remote ones through the tier, long polling, sessions.
+//!
+//! Flow: `handle` -> session plan -> `Partition::read` for each partition; what lies below the local log start ->
+//! `Tier::read`; not enough yet -> wait for a high watermark to move -> read again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::TopicId;
+use strandline_protocol::messages::fetch_request::FetchRequest;
+use strandline_protocol::messages::fetch_response::{
+    AbortedTransaction, FetchResponse, FetchableTopicResponse, PartitionData,
+};
+use strandline_protocol::rope::{Records, Rope};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Call;
+use crate::broker::Broker;
+use crate::clock;
+use crate::fetch_session::{Plan, Told, TopicKey, Wanted};
+use crate::partition::{Aborted, Isolation, Partition, PartitionRead, ReadRefused};
+
+/// What one partition gave.
+struct Found {
+    wanted: Wanted,
+    partition: Option<Arc<Partition>>,
+    outcome: Result<PartitionRead, ReadRefused>,
+}
+
+pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: FetchRequest) -> FetchResponse {
+    let plan = match plan(&broker, &call, &request) {
+        Ok(plan) => plan,
+        Err(code) => {
+            return FetchResponse { error_code: code.code(), session_id: request.session_id, ..Default::default() };
+        }
+    };
+    let limits = ReadLimits {
+        max_bytes: request.max_bytes.clamp(0, broker.config.fetch_max_bytes),
+        // Version 3 brought the rule that the first record batch is always given, however large.
+        min_one: call.version >= 3,
+        isolation: if request.isolation_level == 1 { Isolation::TxnCommitted } else { Isolation::HighWatermark },
+    };
+    let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+    let found = read_until_enough(&broker, &plan, &limits, request.min_bytes, max_wait).await;
+    respond(&broker, &call, plan, found)
+}
+
+fn plan(broker: &Broker, call: &Call, request: &FetchRequest) -> Result<Plan, ErrorCode> {
+    let by_id = call.version >= 13;
+    let key = |name: &str, id: uuid::Uuid| {
+        if by_id { TopicKey::Id(TopicId(id)) } else { TopicKey::Name(Arc::from(name)) }
+    };
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        let topic_key = key(&topic.topic, topic.topic_id);
+        for p in &topic.partitions {
+            wanted.push(Wanted {
+                topic: topic_key.clone(),
+                partition: p.partition,
+                fetch_offset: p.fetch_offset,
+                current_leader_epoch: p.current_leader_epoch,
+                max_bytes: p.partition_max_bytes,
+            });
+        }
+    }
+    let mut forgotten = Vec::new();
+    for topic in &request.forgotten_topics_data {
+        let topic_key = key(&topic.topic, topic.topic_id);
+        forgotten.extend(topic.partitions.iter().map(|p| (topic_key.clone(), *p)));
+    }
+    let random = || uuid::Uuid::new_v4().as_u128() as i32;
+    broker.sessions.plan(request.session_id, request.session_epoch, wanted, &forgotten, clock::monotonic(), random)
+}
+
+struct ReadLimits {
+    max_bytes: i32,
+    min_one: bool,
+    isolation: Isolation,
+}
+
+/// Reads; while there is too little and nothing is wrong, waits for an append, until `max_wait` is over.
+async fn read_until_enough(
+    broker: &Arc<Broker>,
+    plan: &Plan,
+    limits: &ReadLimits,
+    min_bytes: i32,
+    max_wait: Duration,
+) -> Vec<Found> {
+    let deadline = Instant::now() + max_wait;
+    let mut found = read_all(broker, plan, limits).await;
+    if enough(&found, min_bytes) || max_wait.is_zero() {
+        return found;
+    }
+    let wake = Arc::new(Notify::new());
+    loop {
+        // Registered before the read, so that no append slips in between.
+        for f in &found {
+            if let Some(partition) = &f.partition {
+                partition.wake_on_progress(&wake);
+            }
+        }
+        found = read_all(broker, plan, limits).await;
+        if enough(&found, min_bytes) || tokio::time::timeout_at(deadline, wake.notified()).await.is_err() {
+            return found;
+        }
+    }
+}
+
+/// Errors are told at once.
+fn enough(found: &[Found], min_bytes: i32) -> bool {
+    let mut bytes = 0;
+    for f in found {
+        match &f.outcome {
+            Err(_) => return true,
+            Ok(read) => bytes += read.records.len(),
+        }
+    }
+    bytes >= u64::try_from(min_bytes).unwrap_or(0)
+}
+
+async fn read_all(broker: &Arc<Broker>, plan: &Plan, limits: &ReadLimits) -> Vec<Found> {
+    let mut left = i64::from(limits.max_bytes);
+    let mut given = false;
+    let mut found = Vec::with_capacity(plan.wanted.len());
+    let mut remote = Vec::new();
+    for wanted in &plan.wanted {
+        let max_bytes = left.min(i64::from(wanted.max_bytes)).max(0) as u32;
+        let min_one = limits.min_one && !given;
+        let (partition, outcome) = read_one(broker, wanted, max_bytes, min_one, limits.isolation);
+        match &outcome {
+            Ok(read) => {
+                left -= read.records.len() as i64;
+                given |= read.records.len() > 0;
+            }
+            Err(ReadRefused::Remote { .. }) if max_bytes > 0 || min_one => {
+                remote.push((found.len(), max_bytes, min_one));
+                left -= i64::from(max_bytes);
+                given = true;
+            }
+            Err(_) => {}
+        }
+        found.push(Found { wanted: wanted.clone(), partition, outcome });
+    }
+    if !remote.is_empty() {
+        read_remote(broker, &mut found, remote, limits.isolation).await;
+    }
+    found
+}
+
+fn read_one(
+    broker: &Broker,
+    wanted: &Wanted,
+    max_bytes: u32,
+    min_one: bool,
+    isolation: Isolation,
+) -> (Option<Arc<Partition>>, Result<PartitionRead, ReadRefused>) {
+    let id = match &wanted.topic {
+        TopicKey::Id(id) => Ok(*id),
+        TopicKey::Name(name) => broker.image().topic(name).map(|t| t.id).ok_or(ErrorCode::UnknownTopicOrPartition),
+    };
+    let partition = id.and_then(|id| {
+        broker.partitions.leading(id, wanted.partition).map_err(|code| match (&wanted.topic, code) {
+            (TopicKey::Id(_), ErrorCode::UnknownTopicOrPartition) if broker.image().live_topic(id).is_none() => {
+                ErrorCode::UnknownTopicId
+            }
+            (_, code) => code,
+        })
+    });
+    match partition {
+        Err(code) => (None, Err(ReadRefused::Code(code))),
+        Ok(partition) => {
+            let outcome = partition
+                .check_epoch(wanted.current_leader_epoch)
+                .map_err(ReadRefused::Code)
+                .and_then(|()| partition.read(wanted.fetch_offset, max_bytes, min_one, isolation));
+            (Some(partition), outcome)
+        }
+    }
+}
+
+/// Replaces "it is in the tier" by what the tier gives, all partitions at once. A read that takes too long gives
+/// nothing now; it goes on warming the cache, and the client asks again.
+async fn read_remote(
+    broker: &Arc<Broker>,
+    found: &mut [Found],
+    remote: Vec<(usize, u32, bool)>,
+    isolation: Isolation,
+) {
+    let reads = remote.iter().map(|(index, max_bytes, min_one)| {
+        let f = &found[*index];
+        let (partition, offset) = (f.partition.clone(), f.wanted.fetch_offset);
+        async move {
+            match partition {
+                Some(partition) => broker.tier_read(&partition, offset, *max_bytes, *min_one, isolation).await,
+                None => Err(ReadRefused::Code(ErrorCode::UnknownTopicOrPartition)),
+            }
+        }
+    });
+    let outcomes = join_all(reads).await;
+    for ((index, ..), outcome) in remote.into_iter().zip(outcomes) {
+        found[index].outcome = outcome;
+    }
+}
+
+fn respond(broker: &Broker, call: &Call, plan: Plan, found: Vec<Found>) -> FetchResponse {
+    let told: Vec<(&TopicKey, i32, Told, bool)> = found.iter().map(told).collect();
+    let news = if plan.session_id != 0 { broker.sessions.tell(plan.session_id, &told) } else { vec![true; told.len()] };
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    for (f, news) in found.into_iter().zip(news) {
+        let silent = f.outcome.as_ref().is_ok_and(|read| read.records.len() == 0);
+        if plan.incremental && silent && !news {
+            continue;
+        }
+        if let (Ok(read), Some(partition)) = (&f.outcome, &f.partition) {
+            broker.metrics.fetched(&partition.topic, read.records.len());
+        }
+        let (name, id) = match &f.wanted.topic {
+            TopicKey::Name(name) => (name.to_string(), uuid::Uuid::nil()),
+            TopicKey::Id(id) => (String::new(), id.0),
+        };
+        let data = partition_data(call, f);
+        match responses.iter_mut().rev().find(|t| t.topic == name && t.topic_id == id) {
+            Some(topic) => topic.partitions.push(data),
+            None => responses.push(FetchableTopicResponse {
+                topic: name,
+                topic_id: id,
+                partitions: vec![data],
+                ..Default::default()
+            }),
+        }
+    }
+    FetchResponse { session_id: plan.session_id, responses, ..Default::default() }
+}
+
+fn told(f: &Found) -> (&TopicKey, i32, Told, bool) {
+    let (told, records) = match &f.outcome {
+        Ok(read) => {
+            let told = Told { high_watermark: read.high_watermark, log_start_offset: read.log_start_offset };
+            (told, read.records.len() > 0)
+        }
+        Err(_) => (Told { high_watermark: -1, log_start_offset: -1 }, false),
+    };
+    (&f.wanted.topic, f.wanted.partition, told, records)
+}
+
+fn partition_data(call: &Call, f: Found) -> PartitionData {
+    let partition_index = f.wanted.partition;
+    match f.outcome {
+        Ok(read) => PartitionData {
+            partition_index,
+            high_watermark: read.high_watermark,
+            last_stable_offset: if call.version >= 4 { read.last_stable_offset } else { -1 },
+            log_start_offset: read.log_start_offset,
+            aborted_transactions: read.aborted.map(|aborted| aborted.into_iter().map(aborted_transaction).collect()),
+            preferred_read_replica: -1,
+            records: Some(Records::Parts(read.records)),
+            ..Default::default()
+        },
+        Err(refused) => PartitionData {
+            partition_index,
+            error_code: refused.code().code(),
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            preferred_read_replica: -1,
+            records: Some(Records::Parts(Rope::default())),
+            ..Default::default()
+        },
+    }
+}
+
+fn aborted_transaction(aborted: Aborted) -> AbortedTransaction {
+    AbortedTransaction {
+        producer_id: aborted.producer_id,
+        first_offset: aborted.first_offset,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,249 @@
+//! Metadata, DescribeCluster and DescribeTopicPartitions, from the image alone.
+
+use std::sync::Arc;
+
+use strandline_controller::image::{MetadataImage, TopicImage};
+use strandline_controller::record::BrokerRecord;
+use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::{TopicId, validate_topic_name};
+use strandline_protocol::messages::describe_cluster_request::DescribeClusterRequest;
+use strandline_protocol::messages::describe_cluster_response::{DescribeClusterBroker, DescribeClusterResponse};
+use strandline_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
+use strandline_protocol::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
+    DescribeTopicPartitionsResponseTopic,
+};
+use strandline_protocol::messages::metadata_request::MetadataRequest;
+use strandline_protocol::messages::metadata_response::{
+    MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+
+use super::Call;
+use crate::auto_topics::{is_internal, may_auto_create};
+use crate::broker::Broker;
+
+/// "Not asked for" in `*_authorized_operations`.
+const OPERATIONS_OMITTED: i32 = i32::MIN;
+
+pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: MetadataRequest) -> MetadataResponse {
+    let image = broker.image();
+    // Version 0 says "all" with an empty list, later ones with null.
+    let all = match &request.topics {
+        None => true,
+        Some(topics) => call.version == 0 && topics.is_empty(),
+    };
+    let mut topics = Vec::new();
+    if all {
+        topics.extend(image.topic_ids.values().filter_map(|id| image.live_topic(*id)).map(|t| describe(&image, t)));
+    } else {
+        for wanted in request.topics.iter().flatten() {
+            let id = TopicId(wanted.topic_id);
+            topics.push(match &wanted.name {
+                Some(name) => by_name(&broker, &image, name, request.allow_auto_topic_creation).await,
+                None => by_id(&image, id),
+            });
+        }
+    }
+    MetadataResponse {
+        brokers: alive(&image)
+            .map(|(b, host, port)| MetadataResponseBroker {
+                node_id: b.broker_id,
+                host,
+                port,
+                rack: b.rack.clone(),
+                ..Default::default()
+            })
+            .collect(),
+        cluster_id: image.cluster_id.as_ref().map(ToString::to_string),
+        controller_id: controller_id(&broker, &image),
+        topics,
+        cluster_authorized_operations: OPERATIONS_OMITTED,
+        ..Default::default()
+    }
+}
+
+/// Unfenced brokers with the endpoint of the client listener.
+fn alive(image: &MetadataImage) -> impl Iterator<Item = (&Arc<BrokerRecord>, String, i32)> {
+    image.brokers.values().filter(|b| !b.fenced).filter_map(|b| {
+        let endpoint = b.endpoints.first()?;
+        Some((b, endpoint.host.clone(), i32::from(endpoint.port)))
+    })
+}
+
+/// Clients send administrative requests here; every broker forwards them.
+fn controller_id(broker: &Broker, image: &MetadataImage) -> i32 {
+    if image.brokers.contains_key(&broker.config.node_id) { broker.config.node_id } else { -1 }
+}
+
+async fn by_name(broker: &Arc<Broker>, image: &MetadataImage, name: &str, create: bool) -> MetadataResponseTopic {
+    if let Some(topic) = image.topic(name) {
+        return describe(image, topic);
+    }
+    let code = match validate_topic_name(name) {
+        Err(_) => ErrorCode::InvalidTopicException,
+        Ok(()) if create && may_auto_create(broker, name) => match broker.auto_topics.create(broker, name).await {
+            // The topic is known by the time the client asks again.
+            Ok(()) => {
+                let image = broker.image();
+                if let Some(topic) = image.topic(name) {
+                    return describe(&image, topic);
+                }
+                ErrorCode::LeaderNotAvailable
+            }
+            Err(refused) => refused.code,
+        },
+        Ok(()) => ErrorCode::UnknownTopicOrPartition,
+    };
+    failed(Some(name.to_owned()), TopicId::default(), code)
+}
+
+fn by_id(image: &MetadataImage, id: TopicId) -> MetadataResponseTopic {
+    match image.live_topic(id) {
+        Some(topic) => describe(image, topic),
+        None => failed(None, id, ErrorCode::UnknownTopicId),
+    }
+}
+
+fn failed(name: Option<String>, id: TopicId, code: ErrorCode) -> MetadataResponseTopic {
+    MetadataResponseTopic {
+        error_code: code.code(),
+        name,
+        topic_id: id.0,
+        topic_authorized_operations: OPERATIONS_OMITTED,
+        ..Default::default()
+    }
+}
+
+fn describe(image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic {
+    let partitions = image
+        .partitions_of(topic)
+        .map(|p| {
+            let p = &p.record;
+            let dead = |id: &&i32| !image.brokers.get(*id).is_some_and(|b| !b.fenced);
+            let code = if p.leader < 0 { ErrorCode::LeaderNotAvailable } else { ErrorCode::None };
+            MetadataResponsePartition {
+                error_code: code.code(),
+                partition_index: p.partition,
+                leader_id: p.leader,
+                leader_epoch: p.leader_epoch,
+                replica_nodes: p.replicas.clone(),
+                isr_nodes: p.isr.clone(),
+                offline_replicas: p.replicas.iter().filter(dead).copied().collect(),
+                ..Default::default()
+            }
+        })
+        .collect();
+    MetadataResponseTopic {
+        error_code: ErrorCode::None.code(),
+        name: Some(topic.name.to_string()),
+        topic_id: topic.id.0,
+        is_internal: is_internal(&topic.name),
+        partitions,
+        topic_authorized_operations: OPERATIONS_OMITTED,
+        ..Default::default()
+    }
+}
+
+pub(super) async fn describe_cluster(
+    broker: Arc<Broker>,
+    _call: Call,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    const BROKERS: i8 = 1;
+    let image = broker.image();
+    if request.endpoint_type != BROKERS {
+        return DescribeClusterResponse {
+            error_code: ErrorCode::MismatchedEndpointType.code(),
+            error_message: Some("This is a broker endpoint; use --bootstrap-server, not --bootstrap-controller.".to_owned()),
+            endpoint_type: BROKERS,
+            cluster_authorized_operations: OPERATIONS_OMITTED,
+            ..Default::default()
+        };
+    }
+    DescribeClusterResponse {
+        endpoint_type: BROKERS,
+        cluster_id: image.cluster_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        controller_id: controller_id(&broker, &image),
+        brokers: alive(&image)
+            .map(|(b, host, port)| DescribeClusterBroker {
+                broker_id: b.broker_id,
+                host,
+                port,
+                rack: b.rack.clone(),
+                ..Default::default()
+            })
+            .collect(),
+        cluster_authorized_operations: OPERATIONS_OMITTED,
+        ..Default::default()
+    }
+}
+
+/// Topics in name order, from the cursor on, up to the limit (KIP-966).
+pub(super) async fn describe_topic_partitions(
+    broker: Arc<Broker>,
+    _call: Call,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
+    const PARTITIONS_MAX: usize = 2000;
+    let image = broker.image();
+    let mut names: Vec<String> = if request.topics.is_empty() {
+        image.topic_ids.keys().map(ToString::to_string).collect()
+    } else {
+        request.topics.iter().map(|t| t.name.clone()).collect()
+    };
+    names.sort();
+    names.dedup();
+    let (from_name, mut from_partition) =
+        request.cursor.as_ref().map_or((String::new(), 0), |c| (c.topic_name.clone(), c.partition_index.max(0)));
+    let mut room = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, PARTITIONS_MAX);
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for name in names.into_iter().filter(|n| *n >= from_name) {
+        if name != from_name {
+            from_partition = 0;
+        }
+        if room == 0 {
+            response.next_cursor = Some(Cursor { topic_name: name, partition_index: 0, ..Default::default() });
+            break;
+        }
+        let Some(topic) = image.topic(&name) else {
+            response.topics.push(DescribeTopicPartitionsResponseTopic {
+                error_code: ErrorCode::UnknownTopicOrPartition.code(),
+                name: Some(name),
+                topic_authorized_operations: OPERATIONS_OMITTED,
+                ..Default::default()
+            });
+            continue;
+        };
+        let described = describe(&image, topic);
+        let all = described.partitions.into_iter().filter(|p| p.partition_index >= from_partition);
+        let partitions: Vec<_> = all.take(room).map(topic_partition).collect();
+        room -= partitions.len();
+        let next = partitions.last().map_or(from_partition, |p| p.partition_index + 1);
+        response.topics.push(DescribeTopicPartitionsResponseTopic {
+            name: Some(name.clone()),
+            topic_id: topic.id.0,
+            is_internal: described.is_internal,
+            partitions,
+            topic_authorized_operations: OPERATIONS_OMITTED,
+            ..Default::default()
+        });
+        if next < topic.partition_count {
+            response.next_cursor = Some(Cursor { topic_name: name, partition_index: next, ..Default::default() });
+            break;
+        }
+    }
+    response
+}
+
+fn topic_partition(p: MetadataResponsePartition) -> DescribeTopicPartitionsResponsePartition {
+    DescribeTopicPartitionsResponsePartition {
+        error_code: p.error_code,
+        partition_index: p.partition_index,
+        leader_id: p.leader_id,
+        leader_epoch: p.leader_epoch,
+        replica_nodes: p.replica_nodes,
+        isr_nodes: p.isr_nodes,
+        offline_replicas: p.offline_replicas,
+        ..Default::default()
+    }
+}

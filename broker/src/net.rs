@@ -1,0 +1,12 @@
+//! Sockets: listening, framing, ordered replies.
+//!
+//! Owns connections and their limits. Does not own what a request means: a frame goes to `api::Api::start`, what comes
+//! back is written in order. A connection is one task; an idle one holds no buffer.
+
+mod connection;
+mod listener;
+mod write;
+
+pub use connection::{ConnectionContext, Limits, Reply};
+pub use listener::{BindError, ListenerTask, bind};
+pub use write::write_rope;

@@ -1,0 +1,105 @@
+//! Listening sockets and the connections they accept.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::connection::{ConnectionContext, Limits, serve};
+use crate::api::Api;
+
+/// Pending connections in the kernel, at most.
+const BACKLOG: i32 = 1024;
+/// Wait after a failed accept (usually: no file handle free).
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// Time that connections get to finish replies when the node stops.
+pub const DRAIN: Duration = Duration::from_secs(2);
+
+/// A port that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}{}", hint(.source))]
+pub struct BindError {
+    pub address: String,
+    pub source: io::Error,
+}
+
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "; another process has this port: stop it, choose another with --port, or use --any-port",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+        _ => "",
+    }
+}
+
+/// Binds `host:port`; an empty host is every interface, port 0 any free port.
+pub fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
+    let address = format!("{}:{port}", if host.is_empty() { "*" } else { host });
+    let failed = |source| BindError { address: address.clone(), source };
+    let ip = match host {
+        "" | "0.0.0.0" => "0.0.0.0".to_owned(),
+        "localhost" => "127.0.0.1".to_owned(),
+        other => other.to_owned(),
+    };
+    let target: SocketAddr = match ip.parse().map(|ip| SocketAddr::new(ip, port)) {
+        Ok(target) => target,
+        Err(_) => std::net::ToSocketAddrs::to_socket_addrs(&(ip.as_str(), port))
+            .map_err(failed)?
+            .next()
+            .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?,
+    };
+    let open = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&target.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(failed)
+}
+
+/// Accepts on one listener until told to stop, then lets connections finish.
+pub struct ListenerTask {
+    pub name: Arc<str>,
+    pub listener: TcpListener,
+    pub api: Arc<Api>,
+    pub limits: Arc<Limits>,
+    pub connections_max: usize,
+}
+
+impl ListenerTask {
+    /// Runs until `stop` becomes true.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stopping| *stopping) => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                accepted = self.listener.accept() => match accepted {
+                    Ok(_) if connections.len() >= self.connections_max => {
+                        tracing::warn!(listener = %self.name, "max.connections reached: connection refused");
+                    }
+                    Ok((stream, peer)) => {
+                        let principal = Arc::from("User:ANONYMOUS");
+                        let context = ConnectionContext { peer, listener: self.name.clone(), principal };
+                        connections.spawn(serve(stream, context, self.api.clone(), self.limits.clone(), stop.clone()));
+                        self.api.connections_gauge().store(connections.len() as i64, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    Err(error) => {
+                        tracing::warn!(listener = %self.name, %error, "accept failed");
+                        tokio::time::sleep(ACCEPT_RETRY).await;
+                    }
+                },
+            }
+        }
+        drop(self.listener);
+        let drained = tokio::time::timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            connections.shutdown().await;
+        }
+    }
+}
