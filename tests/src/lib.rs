@@ -1,1 +1,18 @@
-//! placeholder
+//! The suites' harness: real servers, real clients, and the conditions that the suites wait for.
+//!
+//! Owns the processes that a suite starts and the directories they write (`tests/.cache/run`). Knows the product from outside
+//! alone: its binary, its wire protocol, its bucket, its metrics page. Every wait has a deadline and a condition; a server dies with
+//! the test process that started it, however that ends. A crash leaves a directory under `tests/.cache/run`, named by the dead
+//! process's id, which the next test process removes.
+
+pub mod broker;
+pub mod clients;
+pub mod http;
+pub mod minio;
+pub mod place;
+pub mod process;
+pub mod random;
+pub mod records;
+pub mod tools;
+pub mod wait;
+pub mod wire;

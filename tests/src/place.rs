@@ -1,0 +1,70 @@
+//! Where things are: installed services, this process's directory, free ports, the product's binary.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// `tests/.cache`, which `tests/services/install` fills.
+pub fn cache() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.cache"))
+}
+
+/// A thing installed under [`cache`]; panics with the command that installs it.
+pub fn installed(path: &str) -> PathBuf {
+    let path = cache().join(path);
+    assert!(path.exists(), "{} is missing: run tests/services/install", path.display());
+    path
+}
+
+/// A class path of all jars of `service` (`kafka` or `hadoop`).
+pub fn class_path(service: &str) -> String {
+    format!("{}/*", installed(&format!("{service}/libs")).display())
+}
+
+/// The product: `STRANDLINE_BIN`, or `strandline` beside this test's executable.
+pub fn strandline() -> PathBuf {
+    if let Some(path) = std::env::var_os("STRANDLINE_BIN") {
+        return PathBuf::from(path);
+    }
+    let test = std::env::current_exe().expect("a running test has a path");
+    let profile = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
+    let path = profile.join("strandline");
+    assert!(
+        path.exists(),
+        "{} is missing: build it (cargo build -p strandline), or set STRANDLINE_BIN",
+        path.display()
+    );
+    path
+}
+
+/// A new directory of this process, its name telling what for.
+pub fn directory(name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let path = run_directory().join(format!("{}-{name}", NEXT.fetch_add(1, Ordering::Relaxed)));
+    std::fs::create_dir_all(&path).expect("tests/.cache/run is writable");
+    path
+}
+
+/// `tests/.cache/run/<process id>`; the first call removes those of processes that are gone.
+fn run_directory() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let all = cache().join("run");
+        std::fs::create_dir_all(&all).expect("tests/.cache is writable");
+        for entry in std::fs::read_dir(&all).expect("tests/.cache/run is readable").flatten() {
+            let name = entry.file_name();
+            if !Path::new("/proc").join(&name).exists() {
+                // A mount left in it makes this fail; then it stays for a later process.
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        all.join(std::process::id().to_string())
+    })
+}
+
+/// A port of 127.0.0.1 that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
