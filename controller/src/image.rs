@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use strandline_protocol::ids::{BrokerId, TopicId, TopicPartition};
-use strandline_protocol::remote_pointer::{Advance, AdvanceOutcome, Leadership, RemotePointer, judge};
+use strandline_protocol::remote_pointer::{Advance, AdvanceOutcome, Leadership, PointerState, RemotePointer, judge};
 
 use crate::record::{BrokerRecord, ConfigMap, MetadataRecord, PartitionRecord, ResourceType};
 
@@ -185,6 +185,23 @@ impl MetadataImage {
             self.configs.remove(&at);
         } else {
             self.configs.insert(at, Arc::new(map));
+        }
+        if resource == ResourceType::Topic && key == "remote.storage.enable" && value == Some("true") {
+            self.reopen_pointers(name);
+        }
+    }
+
+    /// Tiering is switched on again: pointers that it closed are unset, their versions go on counting.
+    fn reopen_pointers(&mut self, topic: &str) {
+        let Some(topic) = self.topic(topic).cloned() else { return };
+        for partition in 0..topic.partition_count {
+            let tp = TopicPartition { topic_id: topic.id, partition };
+            if let Some(image) = self.partitions.get_mut(&tp)
+                && image.pointer.state == PointerState::Closed
+            {
+                let image = Arc::make_mut(image);
+                image.pointer = image.pointer.reopened();
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use crate::image::MetadataImage;
 use crate::raft::log_file::OpenLogError;
 use crate::raft::log_store::LogStore;
 use crate::raft::network::{Peers, RaftTransport, ServeError, serve};
-use crate::raft::state_machine::{ImageUpdate, OpenSnapshotError, StateMachine};
+use crate::raft::state_machine::{ImageUpdate, OpenSnapshotError, StateMachine, Updates};
 use crate::raft::types::{Applied, EntryData, NodeId, Raft};
 use crate::record::{RECORDS_PER_ENTRY_MAX, encode_records};
 use crate::request::{Request, Response};
@@ -136,12 +136,14 @@ impl ControllerHandle {
     }
 }
 
-/// Starts this node's controller. The receiver gives every change of the image, in log order, from what the snapshot
-/// held on; it must be drained, since application waits for it.
+/// Starts this node's controller. The receiver gives every change of the image after the one that
+/// [`ControllerHandle::image`] shows then (perhaps some before it, too), in log order; it must be drained, since
+/// application waits for it.
 pub async fn start(options: ControllerOptions) -> Result<(ControllerHandle, mpsc::Receiver<ImageUpdate>), StartError> {
     let (updates, updates_out) = mpsc::channel(UPDATES_MAX);
     let log = LogStore::open(options.disk.clone(), &options.dir)?;
-    let machine = StateMachine::open(options.disk.clone(), &options.dir, Some(updates))?;
+    let reader = Updates::default();
+    let machine = StateMachine::open(options.disk.clone(), &options.dir, Arc::clone(&reader))?;
     let image = machine.published();
     let config = Config {
         cluster_name: "strandline".to_owned(),
@@ -157,6 +159,8 @@ pub async fn start(options: ControllerOptions) -> Result<(ControllerHandle, mpsc
     let raft =
         Raft::new(options.node_id, config, peers, log, machine).await.map_err(|e| StartError::Raft(e.to_string()))?;
     form_cluster(&raft, &options.voters).await?;
+    // Nobody reads while the log is replayed, however long it is.
+    reader.get_or_init(|| updates);
     let (queue, pending) = mpsc::channel(QUEUE_MAX);
     tokio::spawn(run(raft.clone(), image.clone(), pending, options.clock));
     Ok((ControllerHandle { queue, image, raft }, updates_out))

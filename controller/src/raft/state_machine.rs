@@ -37,6 +37,9 @@ pub struct ImageUpdate {
     pub records: Arc<Vec<MetadataRecord>>,
 }
 
+/// Where updates go, once somebody reads them. What is replayed before is in the image that the reader begins with.
+pub type Updates = Arc<std::sync::OnceLock<mpsc::Sender<ImageUpdate>>>;
+
 /// Why a snapshot cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenSnapshotError {
@@ -52,18 +55,14 @@ pub struct StateMachine {
     path: PathBuf,
     /// What readers see; replaced after each group of entries.
     published: Arc<ArcSwap<MetadataImage>>,
-    updates: Option<mpsc::Sender<ImageUpdate>>,
+    updates: Updates,
     last_applied: Option<LogId>,
     membership: Stored,
 }
 
 impl StateMachine {
     /// Opens the state that the last snapshot in `dir` holds; nothing if there is none.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        updates: Option<mpsc::Sender<ImageUpdate>>,
-    ) -> Result<Self, OpenSnapshotError> {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, updates: Updates) -> Result<Self, OpenSnapshotError> {
         let path = dir.join("snapshot");
         let mut machine = StateMachine {
             disk,
@@ -117,7 +116,7 @@ impl StateMachine {
     async fn publish(&self, image: MetadataImage, records: Vec<MetadataRecord>) {
         let image = Arc::new(image);
         self.published.store(image.clone());
-        if let Some(updates) = &self.updates {
+        if let Some(updates) = self.updates.get() {
             // A reader that is gone is a broker that shuts down.
             drop(updates.send(ImageUpdate { image, records: Arc::new(records) }).await);
         }

@@ -17,7 +17,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for InTemporaryDi
         let dir = tempfile::tempdir().unwrap();
         let disk = Arc::new(RealDisk);
         let log = LogStore::open(disk.clone(), dir.path()).unwrap();
-        let machine = StateMachine::open(disk, dir.path(), None).unwrap();
+        let machine = StateMachine::open(disk, dir.path(), Default::default()).unwrap();
         Ok((dir, log, machine))
     }
 }
