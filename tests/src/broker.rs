@@ -152,7 +152,11 @@ impl Broker {
         properties
     }
 
+    /// Formats the log directory, unless it holds a cluster already.
     fn format_kafka(&self) {
+        if self.log_directory.join("meta.properties").exists() {
+            return;
+        }
         let id = tools::run("kafka.tools.StorageTool", &["random-uuid"]);
         let file = self.properties_file().display().to_string();
         tools::run("kafka.tools.StorageTool", &["format", "--ignore-formatted", "-t", id.trim(), "-c", &file]);

@@ -7,10 +7,13 @@
 
 pub mod broker;
 pub mod clients;
+pub mod hdfs;
 pub mod http;
+pub mod load;
 pub mod minio;
 pub mod place;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod records;
 pub mod tools;

@@ -9,7 +9,7 @@ impl Random {
         Random(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,7 +19,7 @@ impl Random {
 
     /// Below `limit`, which is at least 1.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.word() % limit
     }
 
     /// Fills `bytes`; the second half of each 64 bytes repeats the first, so that a codec finds something to do.
@@ -27,7 +27,7 @@ impl Random {
         for block in bytes.chunks_mut(64) {
             let (random, repeated) = block.split_at_mut(block.len().div_ceil(2));
             for word in random.chunks_mut(8) {
-                word.copy_from_slice(&self.next().to_le_bytes()[..word.len()]);
+                word.copy_from_slice(&self.word().to_le_bytes()[..word.len()]);
             }
             repeated.copy_from_slice(&random[..repeated.len()]);
         }

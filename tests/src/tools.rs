@@ -9,7 +9,7 @@ use crate::process::{self, Output, Program};
 pub const TOOL: Duration = Duration::from_secs(120);
 
 pub const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
-pub const CONFIGS: &str = "org.apache.kafka.tools.ConfigCommand";
+pub const CONFIGS: &str = "kafka.admin.ConfigCommand";
 pub const CONSUMER_GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 pub const GET_OFFSETS: &str = "org.apache.kafka.tools.GetOffsetShell";
 pub const DELETE_RECORDS: &str = "org.apache.kafka.tools.DeleteRecordsCommand";

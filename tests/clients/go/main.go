@@ -107,9 +107,13 @@ var codecs = map[string]kgo.CompressionCodec{
 }
 
 func produce(o map[string]string, out io.Writer) {
+	batchBytes := int32(1_000_000)
+	if o["large"] == "true" {
+		batchBytes = messageBytes
+	}
 	opts := []kgo.Opt{
 		kgo.ProducerBatchCompression(codecs[o["codec"]]), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerBatchMaxBytes(messageBytes), kgo.ProducerLinger(5 * time.Millisecond),
+		kgo.ProducerBatchMaxBytes(batchBytes), kgo.ProducerLinger(5 * time.Millisecond),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 	}
 	if o["idempotence"] != "true" {

@@ -85,16 +85,21 @@ class Confluent:
         )
         places = []
 
-        def delivered(error, message):
+        def delivered(error, message, at):
             if error is not None:
                 raise SystemExit(f"not delivered: {error}")
-            places.append((message.partition(), message.offset()))
+            places[at] = (message.partition(), message.offset())
 
-        for partition, timestamp, key, value, headers in read_records():
+        for at, (partition, timestamp, key, value, headers) in enumerate(read_records()):
+            places.append(None)
+
+            def on_delivery(error, message, at=at):
+                delivered(error, message, at)
+
             while True:
                 try:
                     producer.produce(
-                        o["topic"], value, key, partition, on_delivery=delivered, timestamp=timestamp, headers=headers
+                        o["topic"], value, key, partition, on_delivery=on_delivery, timestamp=timestamp, headers=headers
                     )
                     break
                 except BufferError:
@@ -176,7 +181,6 @@ class KafkaPython:
             acks="all",
             enable_idempotence=o.get("idempotence", "false") == "true",
             max_request_size=MESSAGE_BYTES,
-            buffer_memory=128 * 1024 * 1024,
             linger_ms=5,
         )
         futures = []

@@ -73,9 +73,10 @@ fn refused_text(stdout: &[u8]) -> String {
     String::from_utf8_lossy(stdout).into_owned()
 }
 
+/// The offset of partition 0; the tool prints no line where there is none.
 fn offset(broker: &Broker, topic: &str, time: &str) -> Option<i64> {
     let text = tool(broker, tools::GET_OFFSETS, &["--topic-partitions", &format!("{topic}:0"), "--time", time]);
-    let line = text.lines().find(|line| line.starts_with(topic)).unwrap_or_else(|| panic!("no offset:\n{text}"));
+    let line = text.lines().find(|line| line.starts_with(topic))?;
     line.rsplit(':').next().expect("a last field").parse().ok()
 }
 
@@ -92,7 +93,9 @@ fn offsets_by_time(mode: Mode) {
     let times: Vec<i64> = records.iter().map(|r| r.timestamp.expect("set")).collect();
     let latest_time = *times.last().expect("records");
     let first_of_latest = times.iter().position(|t| *t == latest_time).expect("there") as i64;
-    assert_eq!(offset(broker, &topic, "-3"), Some(first_of_latest), "max timestamp");
+    // Kafka looks for it in local segments alone, and has none when all are freed.
+    let of_max = offset(broker, &topic, "-3");
+    assert!(of_max == Some(first_of_latest) || mode == Mode::Tiered && of_max.is_none(), "max timestamp: {of_max:?}");
     let local = offset(broker, &topic, "-4");
     let tiered = offset(broker, &topic, "-5");
     let pending = offset(broker, &topic, "-6");
@@ -103,7 +106,7 @@ fn offsets_by_time(mode: Mode) {
         }
         Mode::Tiered => {
             let local = local.expect("earliest local");
-            assert!(local > 0 && local < count, "earliest local {local}");
+            assert!(local > 0 && local <= count, "earliest local {local}");
             let tiered = tiered.expect("latest tiered");
             assert!(tiered >= local - 1 && tiered < count, "latest tiered {tiered}, earliest local {local}");
             assert_eq!(pending, Some(tiered + 1), "earliest pending upload");
@@ -128,7 +131,8 @@ fn delete_records(mode: Mode) {
     for start in [10, 333] {
         let asked = format!(r#"{{"partitions":[{{"topic":"{topic}","partition":0,"offset":{start}}}],"version":1}}"#);
         let file = strandline_tests::place::directory("offsets").join("offsets.json");
-        std::io::Write::write_all(&mut std::fs::File::create(&file).unwrap(), asked.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut std::fs::File::create(&file).expect("a file"), asked.as_bytes())
+            .expect("written");
         let told = tool(broker, tools::DELETE_RECORDS, &["--offset-json-file", &file.display().to_string()]);
         assert!(told.contains(&format!("low_watermark: {start}")), "{told}");
         assert_eq!(offset(broker, &topic, "-2"), Some(start), "earliest");
@@ -192,7 +196,8 @@ fn log_dirs(mode: Mode) {
     for partition in 0..2 {
         let (_, rest) =
             json.split_once(&format!("\"partition\":\"{topic}-{partition}\"")).unwrap_or_else(|| panic!("{json}"));
-        let size: u64 = rest.split("\"size\":").nth(1).and_then(|r| r.split([',', '}']).next()?.parse().ok()).unwrap();
+        let size: u64 =
+            rest.split("\"size\":").nth(1).and_then(|r| r.split([',', '}']).next()?.parse().ok()).expect("a size");
         assert!(size > 0, "{topic}-{partition} has a size: {json}");
     }
 }

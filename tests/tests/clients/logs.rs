@@ -44,7 +44,8 @@ fn kafka_dump_log_reads_our_files(mode: Mode) {
     let scratch = place::directory("dump");
     let mut logs: Vec<PathBuf> = broker::segments(&broker.partition_directory(&topic, 0));
     let local_from = logs.first().map(|log| base_offset(log));
-    for log in &logs {
+    // The active segment's indexes are being written.
+    for log in logs.iter().rev().skip(1) {
         for index in ["index", "timeindex"] {
             let index = log.with_extension(index);
             let checked = tools::run(tools::DUMP_LOG, &["--files", &index.display().to_string()]);
@@ -61,7 +62,7 @@ fn kafka_dump_log_reads_our_files(mode: Mode) {
         for object in ours.filter(|path| path.extension().is_some_and(|e| e == "log")) {
             // The dump tool wants a segment's name.
             let segment = scratch.join(format!("{:020}.log", base_offset(object)));
-            std::fs::copy(object, &segment).unwrap();
+            std::fs::copy(object, &segment).expect("a file operation");
             if Some(base_offset(object)) < local_from {
                 logs.push(segment);
             }
@@ -106,8 +107,8 @@ fn a_directory_written_by_kafka_opens() {
 
 fn copy_directory(from: &Path, to: &Path) {
     for file in broker::files_below(from) {
-        let target = to.join(file.strip_prefix(from).unwrap());
-        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::copy(&file, &target).unwrap();
+        let target = to.join(file.strip_prefix(from).expect("a file operation"));
+        std::fs::create_dir_all(target.parent().expect("a file operation")).expect("a file operation");
+        std::fs::copy(&file, &target).expect("a file operation");
     }
 }

@@ -61,7 +61,7 @@ fn bytes_are_read_by_all(mode: Mode, writer: Client) {
     let topic = mode.topic(broker, &format!("bytes-{writer:?}"), PARTITIONS, false);
     let mut expected = Expected::new();
     for (seed, codec) in CODECS.into_iter().enumerate() {
-        let records = records::generate(100 + seed as u64, BINARIES, Content::Binary, BINARY_LARGEST);
+        let records = writer.writable(records::generate(100 + seed as u64, BINARIES, Content::Binary, BINARY_LARGEST));
         let told = writer.write(&broker.bootstrap(), &topic, codec, &records, PARTITIONS, false);
         let before = expected.get(&0).map_or(0, Vec::len) as i64;
         let wanted: Vec<i64> = (0..BINARIES as i64).map(|n| before + n / i64::from(PARTITIONS)).collect();
@@ -114,7 +114,7 @@ fn idempotent_producers(mode: Mode) {
     let topic = mode.topic(broker, "idempotent", PARTITIONS, false);
     let mut expected = Expected::new();
     for (seed, writer) in Client::BINARY.into_iter().enumerate() {
-        let records = records::generate(200 + seed as u64, BINARIES, Content::Binary, BINARY_LARGEST);
+        let records = writer.writable(records::generate(200 + seed as u64, BINARIES, Content::Binary, BINARY_LARGEST));
         writer.write(&broker.bootstrap(), &topic, "none", &records, PARTITIONS, true);
         records::expect(&mut expected, &records, PARTITIONS);
     }
