@@ -60,8 +60,7 @@ fn parse_lines(path: &Path, bytes: &[u8]) -> io::Result<Vec<String>> {
     }
     let count = lines.next().and_then(|line| line.trim().parse::<usize>().ok());
     let count = count.ok_or_else(|| bad(path, "no count"))?;
-    let entries: Vec<String> =
-        lines.filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+    let entries: Vec<String> = lines.filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
     if entries.len() != count {
         return Err(bad(path, format!("{} entries where {count} are announced", entries.len())));
     }

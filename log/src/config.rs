@@ -207,8 +207,7 @@ impl LogConfig {
             }
             "compression.type" => {
                 let found = CompressionType::NAMES.iter().find(|(n, _)| *n == value.trim());
-                self.compression_type =
-                    found.ok_or_else(|| invalid(name, value, "unknown compression type"))?.1;
+                self.compression_type = found.ok_or_else(|| invalid(name, value, "unknown compression type"))?.1;
             }
             "delete.retention.ms" => self.delete_retention_ms = number(name, value, 0, MAX)?,
             "file.delete.delay.ms" => self.file_delete_delay_ms = number(name, value, 0, MAX)?,
@@ -323,17 +322,11 @@ impl LogConfig {
             return conflict("remote.storage.enable and cleanup.policy=compact exclude each other");
         }
         check_local("local.retention.ms", self.local_retention_ms, "retention.ms", self.retention_ms)?;
-        check_local(
-            "local.retention.bytes",
-            self.local_retention_bytes,
-            "retention.bytes",
-            self.retention_bytes,
-        )?;
+        check_local("local.retention.bytes", self.local_retention_bytes, "retention.bytes", self.retention_bytes)?;
         if self.remote_log_copy_disable {
-            let same_ms = self.local_retention_ms == AS_TOTAL_RETENTION
-                || self.local_retention_ms == self.retention_ms;
-            let same_bytes = self.local_retention_bytes == AS_TOTAL_RETENTION
-                || self.local_retention_bytes == self.retention_bytes;
+            let same_ms = self.local_retention_ms == AS_TOTAL_RETENTION || self.local_retention_ms == self.retention_ms;
+            let same_bytes =
+                self.local_retention_bytes == AS_TOTAL_RETENTION || self.local_retention_bytes == self.retention_bytes;
             if !same_ms || !same_bytes {
                 return conflict(
                     "with remote.log.copy.disable=true local.retention.ms and local.retention.bytes \
@@ -346,20 +339,12 @@ impl LogConfig {
 
     /// `local.retention.ms` with -2 resolved; -1 = no limit (K13).
     pub fn effective_local_retention_ms(&self) -> i64 {
-        if self.local_retention_ms == AS_TOTAL_RETENTION {
-            self.retention_ms
-        } else {
-            self.local_retention_ms
-        }
+        if self.local_retention_ms == AS_TOTAL_RETENTION { self.retention_ms } else { self.local_retention_ms }
     }
 
     /// `local.retention.bytes` with -2 resolved; -1 = no limit (K13).
     pub fn effective_local_retention_bytes(&self) -> i64 {
-        if self.local_retention_bytes == AS_TOTAL_RETENTION {
-            self.retention_bytes
-        } else {
-            self.local_retention_bytes
-        }
+        if self.local_retention_bytes == AS_TOTAL_RETENTION { self.retention_bytes } else { self.local_retention_bytes }
     }
 
     /// Largest number of offset index entries in one segment.

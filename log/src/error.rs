@@ -90,9 +90,7 @@ impl AppendError {
     /// The code that a produce response carries.
     pub fn error_code(&self) -> ErrorCode {
         match self {
-            Self::Io(_) | Self::Open(_) | Self::Failed | Self::ReadOnly => {
-                ErrorCode::KafkaStorageError
-            }
+            Self::Io(_) | Self::Open(_) | Self::Failed | Self::ReadOnly => ErrorCode::KafkaStorageError,
             Self::CorruptMessage(_) => ErrorCode::CorruptMessage,
             Self::InvalidRecord(_) => ErrorCode::InvalidRecord,
             Self::MessageTooLarge { .. } => ErrorCode::MessageTooLarge,
@@ -190,9 +188,7 @@ impl From<LogError> for AppendError {
             LogError::Io(error) => Self::Io(error),
             LogError::Open(error) => Self::Open(error),
             LogError::Failed => Self::Failed,
-            other @ LogError::OffsetOutOfRange { .. } => {
-                Self::Io(io::Error::other(other.to_string()))
-            }
+            other @ LogError::OffsetOutOfRange { .. } => Self::Io(io::Error::other(other.to_string())),
         }
     }
 }

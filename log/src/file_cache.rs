@@ -59,11 +59,7 @@ impl FileCache {
     }
 
     /// The open file, opening it at `path()` if need be.
-    pub(crate) fn get(
-        &self,
-        key: FileKey,
-        path: impl FnOnce() -> std::path::PathBuf,
-    ) -> io::Result<Arc<dyn DiskFile>> {
+    pub(crate) fn get(&self, key: FileKey, path: impl FnOnce() -> std::path::PathBuf) -> io::Result<Arc<dyn DiskFile>> {
         let mut lru = self.lru.lock();
         lru.clock += 1;
         let now = lru.clock;
@@ -108,12 +104,7 @@ impl FileCache {
 
     /// Closes all files of one segment.
     pub(crate) fn forget_segment(&self, log_id: u64, base_offset: i64) {
-        for kind in [
-            FileKind::Log,
-            FileKind::OffsetIndex,
-            FileKind::TimeIndex,
-            FileKind::TransactionIndex,
-        ] {
+        for kind in [FileKind::Log, FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex] {
             self.forget((log_id, base_offset, kind));
         }
     }

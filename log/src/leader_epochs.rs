@@ -56,9 +56,7 @@ impl LeaderEpochs {
                 Some(EpochEntry { epoch, start_offset })
             })();
             let rising = |entry: &EpochEntry| {
-                entries
-                    .last()
-                    .is_none_or(|e| e.epoch < entry.epoch && e.start_offset <= entry.start_offset)
+                entries.last().is_none_or(|e| e.epoch < entry.epoch && e.start_offset <= entry.start_offset)
             };
             let Some(entry) = entry.filter(rising) else {
                 let bad = BadFile { path, reason: format!("bad entry {line:?}") };
@@ -94,8 +92,7 @@ impl LeaderEpochs {
 
     /// Kafka's `endOffsetFor`: the largest epoch at most `requested`, and where it ends.
     pub fn end_offset_for(&self, requested: i32, log_end_offset: i64) -> EpochEndOffset {
-        let undefined =
-            EpochEndOffset { epoch: UNDEFINED_EPOCH, end_offset: UNDEFINED_EPOCH_OFFSET };
+        let undefined = EpochEndOffset { epoch: UNDEFINED_EPOCH, end_offset: UNDEFINED_EPOCH_OFFSET };
         if requested == UNDEFINED_EPOCH {
             return undefined;
         }

@@ -111,8 +111,7 @@ impl ProducerEntry {
             return None;
         }
         let same = |known: &&BatchMetadata| {
-            known.first_sequence() == batch.first_sequence
-                && known.last_sequence == batch.last_sequence()
+            known.first_sequence() == batch.first_sequence && known.last_sequence == batch.last_sequence()
         };
         self.batches.iter().find(same).copied()
     }
@@ -249,11 +248,7 @@ impl ProducerState {
         self.producers.get(&batch.producer_id)?.duplicate_of(batch)
     }
 
-    fn pending_entry<'a>(
-        &self,
-        pending: &'a mut PendingProducers,
-        producer_id: i64,
-    ) -> &'a mut ProducerEntry {
+    fn pending_entry<'a>(&self, pending: &'a mut PendingProducers, producer_id: i64) -> &'a mut ProducerEntry {
         let found = pending.entries.iter().position(|(id, _)| *id == producer_id);
         let index = found.unwrap_or_else(|| {
             let entry = self.producers.get(&producer_id).cloned();
@@ -270,10 +265,8 @@ impl ProducerState {
         batch: &ProducerBatch,
         origin: AppendOrigin,
     ) -> Result<(), AppendError> {
-        let current_epoch =
-            self.producers.get(&batch.producer_id).map_or(NO_PRODUCER_EPOCH, |e| e.producer_epoch);
-        let current_last =
-            self.producers.get(&batch.producer_id).map_or(NO_SEQUENCE, ProducerEntry::last_sequence);
+        let current_epoch = self.producers.get(&batch.producer_id).map_or(NO_PRODUCER_EPOCH, |e| e.producer_epoch);
+        let current_last = self.producers.get(&batch.producer_id).map_or(NO_SEQUENCE, ProducerEntry::last_sequence);
         let entry = self.pending_entry(pending, batch.producer_id);
         if origin != AppendOrigin::Replication {
             check_epoch(entry, batch.producer_id, batch.producer_epoch)?;
@@ -281,10 +274,7 @@ impl ProducerState {
         if origin == AppendOrigin::Client {
             check_sequence(entry, current_epoch, current_last, batch)?;
         }
-        if entry.current_txn_first_offset.is_some()
-            && !batch.is_transactional
-            && origin != AppendOrigin::Replication
-        {
+        if entry.current_txn_first_offset.is_some() && !batch.is_transactional && origin != AppendOrigin::Replication {
             return Err(AppendError::InvalidTxnState { producer_id: batch.producer_id });
         }
         entry.add_batch(
@@ -336,11 +326,7 @@ impl ProducerState {
 
     /// Takes over what was noted, once the batches are in the log. Returns aborted transactions with the last stable
     /// offset for the transaction index, in the order of their markers.
-    pub(crate) fn commit(
-        &mut self,
-        pending: PendingProducers,
-        end_offset: i64,
-    ) -> Vec<(CompletedTxn, i64)> {
+    pub(crate) fn commit(&mut self, pending: PendingProducers, end_offset: i64) -> Vec<(CompletedTxn, i64)> {
         for (producer_id, entry) in &pending.entries {
             if let Some(first) = entry.current_txn_first_offset {
                 self.ongoing.insert(first, *producer_id);
@@ -367,8 +353,7 @@ impl ProducerState {
     pub fn remove_expired(&mut self, now_ms: i64, expiration_ms: i64) -> usize {
         let before = self.producers.len();
         self.producers.retain(|_, entry| {
-            entry.current_txn_first_offset.is_some()
-                || now_ms.saturating_sub(entry.last_timestamp) < expiration_ms
+            entry.current_txn_first_offset.is_some() || now_ms.saturating_sub(entry.last_timestamp) < expiration_ms
         });
         before - self.producers.len()
     }
@@ -426,8 +411,8 @@ fn check_sequence(
     } else {
         NO_SEQUENCE
     };
-    let in_sequence = i64::from(batch.first_sequence) == i64::from(last) + 1
-        || (batch.first_sequence == 0 && last == i32::MAX);
+    let in_sequence =
+        i64::from(batch.first_sequence) == i64::from(last) + 1 || (batch.first_sequence == 0 && last == i32::MAX);
     // Within one append to an unknown producer the batches must still follow each other.
     if in_sequence || (current_epoch == NO_PRODUCER_EPOCH && updated.batches.is_empty()) {
         Ok(())
@@ -435,4 +420,3 @@ fn check_sequence(
         refuse(last)
     }
 }
-

@@ -1,0 +1,323 @@
+//! The log through its public door: appends, reads, rolling, flushing, freeing, truncation, opening again.
+
+mod harness;
+
+use harness::*;
+use std::path::Path;
+use strandline_disk::{Disk, FaultyDisk};
+use strandline_log::config::MessageTimestampType;
+use strandline_log::{AppendError, AppendOrigin, LogConfig, OpenError, ReadError};
+
+#[test]
+fn nothing_is_on_disk_before_the_first_append() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, config(10_000), Opening { log_start: 5, ..Opening::default() }).unwrap();
+    assert_eq!(log.offsets().log_end, 5);
+    log.assign_epoch(3, 5);
+    log.close().unwrap();
+    assert_eq!(disk.operations(), 0);
+    let mut log = open(&disk, config(10_000), Opening { log_start: 5, ..Opening::default() }).unwrap();
+    assert_eq!(append(&mut log, &batch(2, 10, NOW)), 5);
+    let names: Vec<_> = disk.read_dir(Path::new(DIR)).unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["00000000000000000005.log", "partition.metadata"]);
+}
+
+#[test]
+fn what_is_appended_is_read_in_any_portions() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, config(2_000), Opening::default()).unwrap();
+    let mut expected = Vec::new();
+    for number in 0..60 {
+        let count = 1 + number % 3;
+        let first = append(&mut log, &batch(count, 10 + 37 * (number % 7), NOW + number as i64));
+        expected.push((first, first + count as i64 - 1));
+    }
+    assert!(log.segment_count() > 3, "{}", log.segment_count());
+    for max_bytes in [1, 100, 300, 1_000, 5_000, 1 << 20] {
+        assert_eq!(ranges(&read_all(&log, 0, max_bytes)), expected, "{max_bytes}");
+    }
+    let end = log.offsets().log_end;
+    for offset in 0..end {
+        let at = expected.partition_point(|range| range.1 < offset);
+        for upper in [offset, offset + 1, (offset + 5).min(end), end] {
+            let read = log.prepare_read(offset, upper).unwrap().run(700, true).unwrap();
+            let bytes = read.records.to_bytes().unwrap();
+            let found: Vec<_> = strandline_protocol::record_batch::batches(&bytes)
+                .map(|found| found.unwrap().0.last_offset())
+                .collect();
+            if upper > expected[at].1 {
+                assert_eq!(read.first_offset, expected[at].0);
+                assert!(found.iter().all(|last| *last < upper), "{found:?} up to {upper}");
+            } else {
+                assert!(found.is_empty());
+            }
+        }
+    }
+    assert!(matches!(log.prepare_read(end + 1, end), Err(ReadError::OffsetOutOfRange { .. })));
+    let too_small = log.prepare_read(0, end).unwrap().run(10, false).unwrap();
+    assert!(too_small.records.is_empty());
+}
+
+#[test]
+fn a_clean_start_scans_nothing_and_has_everything() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, config(2_000), Opening::default()).unwrap();
+    for number in 0..40 {
+        append(&mut log, &produced(7, 0, number, 1, false));
+    }
+    log.close().unwrap();
+    let before = read_all(&log, 0, 1_000);
+    let opening = Opening { recovery_point: 40, clean: true, ..Opening::default() };
+    let operations = disk.operations();
+    disk.fail_reads(".log");
+    let mut log = open(&disk, config(2_000), opening).unwrap();
+    assert_eq!((log.offsets().log_end, log.offsets().recovery_point), (40, 40));
+    assert_eq!(disk.operations(), operations);
+    disk.heal_reads();
+    assert_eq!(read_all(&log, 0, 1_000), before);
+    let again = log.append_as_leader(&produced(7, 0, 39, 1, false), 0, AppendOrigin::Client, NOW).unwrap();
+    assert_eq!((again.duplicate, again.first_offset), (true, 39));
+    assert_eq!(append(&mut log, &produced(7, 0, 40, 1, false)), 40);
+    let gap = log.append_as_leader(&produced(7, 0, 42, 1, false), 0, AppendOrigin::Client, NOW);
+    assert!(matches!(gap, Err(AppendError::OutOfOrderSequence { .. })));
+    // The snapshot of the end is missing: the tail is walked instead.
+    log.close().unwrap();
+    disk.remove_file(Path::new("/data/t-0/00000000000000000041.snapshot")).unwrap();
+    let log = open(&disk, config(2_000), Opening { recovery_point: 41, ..opening }).unwrap();
+    assert_eq!(log.offsets().log_end, 41);
+    assert_eq!(log.producers().unwrap()[0].1.batches.back().unwrap().last_sequence, 40);
+}
+
+#[test]
+fn a_released_log_holds_no_file_and_goes_on() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, config(2_000), Opening::default()).unwrap();
+    for number in 0..30 {
+        append(&mut log, &produced(7, 0, number, 1, false));
+        flush(&mut log);
+        if number % 4 == 0 {
+            log.release();
+            assert_eq!(log.offsets().last_stable, 0);
+        }
+        log.advance_high_watermark(i64::from(number));
+    }
+    log.release();
+    assert_eq!(read_all(&log, 0, 500).len(), 30);
+    log.close().unwrap();
+    let recovered = open(&disk, config(2_000), Opening::default()).unwrap();
+    assert_eq!(read_all(&recovered, 0, 500).len(), 30);
+}
+
+#[test]
+fn batches_that_must_not_be_appended_change_nothing() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, LogConfig { max_message_bytes: 500, ..config(1_000) }, Opening::default()).unwrap();
+    append(&mut log, &batch(1, 10, NOW));
+    let good = batch(2, 10, NOW);
+    let mut flipped = good.to_vec();
+    *flipped.last_mut().unwrap() ^= 1;
+    let two: bytes::Bytes = [good.clone(), good.clone()].concat().into();
+    let refused = |log: &mut strandline_log::Log, bytes: &bytes::Bytes| {
+        log.append_as_leader(bytes, 0, AppendOrigin::Client, NOW).unwrap_err()
+    };
+    assert!(matches!(refused(&mut log, &flipped.into()), AppendError::CorruptMessage(_)));
+    assert!(matches!(refused(&mut log, &good.slice(..good.len() - 1)), AppendError::CorruptMessage(_)));
+    assert!(matches!(refused(&mut log, &two), AppendError::InvalidRecord(_)));
+    assert!(matches!(refused(&mut log, &bytes::Bytes::new()), AppendError::InvalidRecord(_)));
+    assert!(matches!(refused(&mut log, &marker(1, 0, true)), AppendError::InvalidRecord(_)));
+    assert!(matches!(refused(&mut log, &batch(1, 600, NOW)), AppendError::MessageTooLarge { .. }));
+    assert!(matches!(refused(&mut log, &batch(1, 1, NOW + 3_600_001)), AppendError::InvalidTimestamp { .. }));
+    let late = log.append_as_follower(&good);
+    assert!(matches!(late, Err(AppendError::UnexpectedOffset { base_offset: 0, log_end_offset: 1 })));
+    assert_eq!(log.offsets().log_end, 1);
+    assert_eq!(read_all(&log, 0, 100).len(), 1);
+    log.fail();
+    assert!(matches!(refused(&mut log, &good), AppendError::Failed));
+}
+
+#[test]
+fn log_append_time_and_another_codec_rewrite_the_batch() {
+    let disk = FaultyDisk::new();
+    let mut config = config(10_000);
+    config.message_timestamp_type = MessageTimestampType::LogAppendTime;
+    config.set("compression.type", "zstd").unwrap();
+    let mut log = open(&disk, config, Opening::default()).unwrap();
+    let appended = log.append_as_leader(&batch(3, 100, 5), 4, AppendOrigin::Client, NOW).unwrap();
+    assert_eq!((appended.log_append_time_ms, appended.last_offset), (NOW, 2));
+    let (header, bytes) = read_all(&log, 0, 1_000).remove(0);
+    assert_eq!((header.max_timestamp, header.partition_leader_epoch), (NOW, 4));
+    assert_eq!(header.compression(), strandline_protocol::compression::Compression::Zstd);
+    let limit = strandline_protocol::compression::DecompressLimit(10_000);
+    let records: Vec<_> =
+        strandline_protocol::record_batch::records(&bytes, limit).unwrap().map(Result::unwrap).collect();
+    assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(records.iter().all(|record| record.timestamp == NOW));
+}
+
+#[test]
+fn transactions_hold_the_last_stable_offset_back() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, config(400), Opening::default()).unwrap();
+    append(&mut log, &produced(1, 0, 0, 2, true));
+    append(&mut log, &produced(2, 0, 0, 1, true));
+    for _ in 0..6 {
+        append(&mut log, &batch(1, 50, NOW));
+    }
+    log.advance_high_watermark(100);
+    assert_eq!(log.offsets().last_stable, 0);
+    let abort = log.append_as_leader(&marker(1, 0, true), 0, AppendOrigin::Coordinator, NOW).unwrap();
+    assert_eq!((abort.first_offset, log.offsets().last_stable), (9, 0));
+    log.advance_high_watermark(100);
+    assert_eq!(log.offsets().last_stable, 2);
+    log.append_as_leader(&marker(2, 0, false), 0, AppendOrigin::Coordinator, NOW).unwrap();
+    log.advance_high_watermark(100);
+    assert_eq!(log.offsets().last_stable, 11);
+    assert!(log.segment_count() > 2);
+    let aborted = log.aborted_in(0, 11).unwrap();
+    assert_eq!(aborted.len(), 1);
+    assert_eq!((aborted[0].producer_id, aborted[0].first_offset, aborted[0].last_offset), (1, 0, 9));
+    assert_eq!(aborted[0].last_stable_offset, 2);
+    assert!(log.aborted_in(10, 11).unwrap().is_empty());
+    // After a crash all of it is found again.
+    flush(&mut log);
+    let log = open(&disk, config(400), Opening::default()).unwrap();
+    assert_eq!(log.aborted_in(0, 11).unwrap(), aborted);
+}
+
+#[test]
+fn searches_by_time_find_the_first_record() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, config(1_000), Opening::default()).unwrap();
+    let times = [100, 300, 200, 250, 400, 150, 400, 390, 500, 50, 480, 499, 500, 10];
+    for time in times {
+        append(&mut log, &batch(2, 60, time));
+    }
+    assert!(log.segment_count() > 2);
+    let records: Vec<(i64, i64)> =
+        times.iter().enumerate().flat_map(|(n, t)| [(2 * n as i64, *t), (2 * n as i64 + 1, t + 1)]).collect();
+    let check = |log: &strandline_log::Log| {
+        for upper in 0..=28 {
+            for wanted in 0..510 {
+                let expected = records.iter().find(|(offset, time)| *time >= wanted && *offset < upper);
+                let found = log.offset_for_timestamp(wanted, upper).unwrap();
+                assert_eq!(found.map(|f| (f.offset, f.timestamp)), expected.copied(), "{wanted} below {upper}");
+            }
+            let largest = records.iter().filter(|(offset, _)| *offset < upper).map(|(_, time)| *time).max();
+            let expected = records.iter().find(|(_, time)| Some(*time) == largest).copied();
+            let found = log.offset_of_max_timestamp(upper).unwrap().map(|f| (f.offset, f.timestamp));
+            assert_eq!(found, expected, "below {upper}");
+        }
+    };
+    check(&log);
+    log.release();
+    check(&log);
+}
+
+#[test]
+fn freed_segments_are_gone_and_the_rest_stays() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, LogConfig { remote_storage_enable: true, ..config(500) }, Opening::default()).unwrap();
+    for number in 0..30 {
+        append(&mut log, &produced(7, 0, number, 1, false));
+    }
+    flush(&mut log);
+    log.advance_high_watermark(30);
+    let sealed = log.sealed_segments(0, 20, 100);
+    assert!(sealed.len() > 2);
+    assert!(sealed.windows(2).all(|pair| pair[0].last_offset + 1 == pair[1].base_offset));
+    assert_eq!(log.sealed_segments(sealed[1].base_offset, 20, 1)[0].base_offset, sealed[1].base_offset);
+    let mut bytes = vec![0; sealed[0].size_bytes as usize + 1];
+    assert_eq!(sealed[0].file.read_at(&mut bytes, 0).unwrap() as u64, sealed[0].size_bytes);
+    let plan = log.prepare_read(0, 30).unwrap();
+    let end = sealed[1].last_offset + 1;
+    let deleted = log.delete_local_before(end).unwrap();
+    assert_eq!(deleted.count, 2);
+    assert_eq!(log.offsets().local_log_start, end);
+    assert!(matches!(plan.run(100, true), Err(ReadError::MovedToTieredStorage { .. })));
+    assert!(matches!(log.prepare_read(0, 30), Err(ReadError::MovedToTieredStorage { .. })));
+    deleted.remove(&disk).unwrap();
+    log.raise_log_start(3).unwrap();
+    assert_eq!((log.offsets().log_start, log.offsets().local_log_start), (3, end));
+    let opening = Opening { log_start: 3, recovery_point: 30, clean: false };
+    let log = open(&disk, LogConfig { remote_storage_enable: true, ..config(500) }, opening).unwrap();
+    assert_eq!((log.offsets().log_start, log.offsets().local_log_start), (3, end));
+    assert_eq!(read_all(&log, end, 300).len(), 30 - end as usize);
+    let names = disk.read_dir(Path::new(DIR)).unwrap();
+    assert!(names.iter().all(|entry| !entry.name.ends_with(".deleted")));
+}
+
+#[test]
+fn truncation_takes_batches_epochs_and_producers_back() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, config(500), Opening::default()).unwrap();
+    for number in 0..30 {
+        let batch = produced(7, 0, number, 1, false);
+        log.append_as_leader(&batch, number / 10, AppendOrigin::Client, NOW).unwrap();
+    }
+    flush(&mut log);
+    log.persist().unwrap();
+    for end in [29, 21, 15, 10, 3, 0] {
+        log.truncate_to(end).unwrap();
+        let offsets = log.offsets();
+        assert_eq!((offsets.log_end, offsets.recovery_point), (end, end));
+        assert_eq!(read_all(&log, 0, 200).len(), end as usize);
+        let last = log.producers().unwrap().first().map(|(_, entry)| entry.batches.back().unwrap().last_sequence);
+        assert_eq!(last, (end > 0).then(|| end as i32 - 1));
+        assert_eq!(log.latest_epoch(), (end > 0).then(|| (end as i32 - 1) / 10));
+        let opening = Opening { recovery_point: end, ..Opening::default() };
+        let again = open(&disk, config(500), opening).unwrap();
+        assert_eq!((again.offsets(), again.latest_epoch()), (offsets, log.latest_epoch()));
+    }
+    assert_eq!(append(&mut log, &produced(7, 0, 0, 1, false)), 0);
+}
+
+#[test]
+fn a_restarted_log_continues_from_the_tier() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, LogConfig { remote_storage_enable: true, ..config(500) }, Opening::default()).unwrap();
+    for number in 0..10 {
+        append(&mut log, &produced(7, 0, number, 1, false));
+    }
+    let state = log.producer_snapshot_at(6).unwrap();
+    let epochs = vec![strandline_log::EpochEntry { epoch: 2, start_offset: 1 }];
+    log.restart_at(100, 1, epochs.clone(), &state, Some(Path::new("/data/t-0.aside"))).unwrap();
+    assert_eq!((log.offsets().log_start, log.offsets().local_log_start, log.offsets().log_end), (1, 100, 100));
+    let aside =
+        open_on(std::sync::Arc::new(disk.clone()), Path::new("/data/t-0.aside"), config(500), Opening::default());
+    assert_eq!(aside.unwrap().offsets().log_end, 10);
+    let crashed = disk.crash(1);
+    let opening = Opening { log_start: 1, recovery_point: 100, clean: false };
+    let mut log = open(&crashed, LogConfig { remote_storage_enable: true, ..config(500) }, opening).unwrap();
+    assert_eq!((log.offsets().local_log_start, log.offsets().log_end, log.latest_epoch()), (100, 100, Some(2)));
+    let again = log.append_as_leader(&produced(7, 0, 5, 1, false), 3, AppendOrigin::Client, NOW).unwrap();
+    assert!(again.duplicate);
+    assert_eq!(append(&mut log, &produced(7, 0, 6, 1, false)), 100);
+    log.restart_at(100, 100, epochs, &state, None).unwrap();
+    assert_eq!(log.offsets().log_end, 100);
+    assert_eq!(crashed.read_dir(Path::new("/data")).unwrap().len(), 2);
+}
+
+#[test]
+fn another_topics_directory_is_not_opened() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, config(500), Opening::default()).unwrap();
+    append(&mut log, &batch(1, 1, NOW));
+    let text = "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAg\n";
+    disk.replace_file(Path::new("/data/t-0/partition.metadata"), text.as_bytes()).unwrap();
+    assert!(matches!(open(&disk, config(500), Opening::default()), Err(OpenError::BadFile(_))));
+}
+
+#[test]
+fn segments_roll_by_the_time_of_their_first_batch() {
+    let disk = FaultyDisk::new();
+    let mut log = open(&disk, LogConfig { segment_ms: 1_000, ..config(1 << 20) }, Opening::default()).unwrap();
+    append(&mut log, &batch(1, 1, NOW));
+    append(&mut log, &batch(1, 1, NOW + 1_000));
+    assert_eq!(log.segment_count(), 1);
+    append(&mut log, &batch(1, 1, NOW + 1_001));
+    assert_eq!(log.segment_count(), 2);
+    assert!(!log.roll_if_due(NOW + 2_001).unwrap());
+    assert!(log.roll_if_due(NOW + 2_002).unwrap());
+    assert!(!log.roll(NOW).unwrap(), "an empty segment is not closed");
+    assert_eq!((log.segment_count(), log.offsets().log_end), (3, 3));
+}
