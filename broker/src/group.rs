@@ -27,13 +27,15 @@ mod outcomes;
 mod partition;
 mod rebalance;
 mod records;
+mod settings;
+mod snapshot;
 mod state;
 
-pub use coordinator::{
-    Commit, GroupCoordinator, GroupSettings, GroupSnapshot, JoinGroup, OffsetsLog, SyncGroup, partition_for,
-};
+pub use coordinator::{Commit, GroupCoordinator, JoinGroup, OffsetsLog, SyncGroup, partition_for};
 pub use member::Protocol;
 pub use offsets::{CommitPartition, OffsetAndMetadata, OffsetsByTopic};
+pub use settings::GroupSettings;
+pub use snapshot::GroupSnapshot;
 pub use state::State;
 
 #[cfg(test)]

@@ -27,8 +27,9 @@ use super::outcomes::Answer;
 use super::partition::{Parked, Partition};
 use super::rebalance::{SyncInput, sync_refused};
 use super::records::NAME_MAX_BYTES;
+use super::settings::GroupSettings;
+use super::snapshot::GroupSnapshot;
 use super::state::{Group, State};
-use crate::config::NodeConfig;
 
 /// Longest wait of the deadline task, in ms: the clock may be set forward.
 const DEADLINE_WAIT_MAX_MS: i64 = 1000;
@@ -54,40 +55,6 @@ pub trait OffsetsLog: Send + Sync {
 
     /// Whether this node leads the partition.
     fn leads(&self, partition: i32) -> bool;
-}
-
-/// The settings of groups. Times in ms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupSettings {
-    /// `group.initial.rebalance.delay.ms`.
-    pub initial_rebalance_delay_ms: i64,
-    /// `group.min.session.timeout.ms`, inclusive.
-    pub min_session_timeout_ms: i64,
-    /// `group.max.session.timeout.ms`, inclusive.
-    pub max_session_timeout_ms: i64,
-    /// `group.max.size`: members of one group.
-    pub max_size: usize,
-    /// `offsets.retention.minutes`.
-    pub offsets_retention_ms: i64,
-    /// `offsets.retention.check.interval.ms`.
-    pub offsets_check_interval_ms: i64,
-    /// `offset.metadata.max.bytes`, counted as Kafka does: in UTF-16 units.
-    pub metadata_max_bytes: usize,
-}
-
-impl From<&NodeConfig> for GroupSettings {
-    fn from(config: &NodeConfig) -> Self {
-        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        GroupSettings {
-            initial_rebalance_delay_ms: ms(config.group_initial_rebalance_delay),
-            min_session_timeout_ms: ms(config.group_min_session_timeout),
-            max_session_timeout_ms: ms(config.group_max_session_timeout),
-            max_size: config.group_max_size,
-            offsets_retention_ms: ms(config.offsets.retention),
-            offsets_check_interval_ms: ms(config.offsets.check_interval),
-            metadata_max_bytes: config.offsets.metadata_max_bytes,
-        }
-    }
 }
 
 /// A JoinGroup.
@@ -134,54 +101,6 @@ pub struct Commit {
     pub partitions: Vec<CommitPartition>,
     /// What a generation of a group that does not exist is answered with.
     pub no_group: ErrorCode,
-}
-
-/// A group as it is now.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GroupSnapshot {
-    pub group_id: String,
-    pub state: State,
-    pub generation: i32,
-    /// Empty for a group that only stores offsets here.
-    pub protocol_type: String,
-    /// The assignment protocol; empty if there is none.
-    pub protocol: String,
-    pub members: Vec<MemberSnapshot>,
-    /// The durable offsets.
-    pub offsets: OffsetsByTopic,
-}
-
-/// A member as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberSnapshot {
-    pub member_id: String,
-    pub instance_id: Option<String>,
-    pub client_id: String,
-    pub client_host: String,
-    pub metadata: Bytes,
-    pub assignment: Bytes,
-}
-
-impl GroupSnapshot {
-    fn of(group: &Group) -> Self {
-        let members = group.members().iter().map(|(id, m)| MemberSnapshot {
-            member_id: id.clone(),
-            instance_id: m.instance_id.clone(),
-            client_id: m.client_id.clone(),
-            client_host: m.client_host.clone(),
-            metadata: m.metadata(group.protocol()),
-            assignment: m.assignment.clone(),
-        });
-        GroupSnapshot {
-            group_id: group.id().to_owned(),
-            state: group.state(),
-            generation: group.generation(),
-            protocol_type: group.protocol_type().unwrap_or_default().to_owned(),
-            protocol: group.protocol().unwrap_or_default().to_owned(),
-            members: members.collect(),
-            offsets: group.offsets().committed().clone(),
-        }
-    }
 }
 
 type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;

@@ -19,12 +19,12 @@ use strandline_protocol::messages::Message;
 use strandline_protocol::messages::consumer_protocol_subscription::ConsumerProtocolSubscription;
 use strandline_protocol::messages::group_metadata_value::{GroupMetadataValue, MemberMetadata};
 
-use super::coordinator::GroupSettings;
 use super::deadlines::Deadlines;
 use super::member::{Member, Protocol};
 use super::offsets::Offsets;
 use super::outcomes::{Answer, Completion, Outcomes, Write};
 use super::records;
+use super::settings::GroupSettings;
 
 /// The protocol type of consumers: the coordinator can read their subscriptions.
 const CONSUMER: &str = "consumer";

@@ -8,13 +8,13 @@ use strandline_protocol::messages::join_group_response::JoinGroupResponse;
 use strandline_protocol::messages::sync_group_response::SyncGroupResponse;
 use uuid::Uuid;
 
-use super::coordinator::GroupSettings;
 use super::join::JoinInput;
 use super::member::Protocol;
 use super::offsets::{CommitInput, CommitPartition};
 use super::outcomes::{Answer, Completion, Outcomes, Ticket, Write};
 use super::rebalance::SyncInput;
 use super::records::{Entry, read};
+use super::settings::GroupSettings;
 use super::state::{Group, State, Step};
 
 const SESSION_MS: i32 = 10_000;
