@@ -9,6 +9,7 @@
 mod append;
 mod batch_walk;
 pub mod checkpoint;
+pub mod compaction;
 pub mod config;
 pub mod error;
 pub mod file_cache;
@@ -21,12 +22,14 @@ pub mod producer_state;
 mod producers;
 mod read;
 mod recovery;
+pub mod retention;
 mod segment;
 mod shape;
 mod transaction_index;
 mod validate;
 
 pub use append::Appended;
+pub use compaction::{Compacted, CompactionPlan};
 pub use config::LogConfig;
 pub use error::{AppendError, CorruptLog, LogError, OpenError, ReadError};
 pub use file_cache::FileCache;

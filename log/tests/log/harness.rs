@@ -1,13 +1,14 @@
 //! What the tests of the log share: batches, and logs on a disk in memory.
 
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use strandline_disk::{Disk, FaultyDisk};
 use strandline_log::{AppendOrigin, FileCache, Log, LogConfig, LogOptions, OpenError};
-use strandline_protocol::compression::Compression;
+use strandline_protocol::compression::{Compression, DecompressLimit};
 use strandline_protocol::ids::TopicId;
-use strandline_protocol::record_batch::{BatchHeader, ControlRecord, RecordBatchBuilder, batches};
+use strandline_protocol::record_batch::{BatchHeader, ControlRecord, RecordBatchBuilder, batches, records};
 
 /// The partition's directory.
 pub const DIR: &str = "/data/t-0";
@@ -16,6 +17,14 @@ pub const NOW: i64 = 1_000_000;
 
 pub fn topic_id() -> TopicId {
     "AAAAAAAAAAAAAAAAAAAAAQ".parse().unwrap()
+}
+
+/// A disk with an empty log directory.
+pub fn new_disk() -> FaultyDisk {
+    let disk = FaultyDisk::new();
+    disk.create_dir_all(Path::new("/data")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    disk
 }
 
 /// A configuration with segments of `segment_bytes`, which may be smaller than a topic may ask for.
@@ -122,4 +131,41 @@ pub fn read_all(log: &Log, mut offset: i64, max_bytes: u32) -> Vec<(BatchHeader,
 /// First and last offset of each batch.
 pub fn ranges(batches: &[(BatchHeader, Bytes)]) -> Vec<(i64, i64)> {
     batches.iter().map(|(header, _)| (header.base_offset, header.last_offset())).collect()
+}
+
+/// One record: a key and a value as numbers; -1 is a tombstone.
+pub fn keyed(key: i64, value: i64, timestamp: i64) -> Bytes {
+    let mut builder = RecordBatchBuilder::new(Compression::None);
+    let bytes = value.to_be_bytes();
+    builder.append(timestamp, Some(&key.to_be_bytes()), (value >= 0).then_some(&bytes[..]), &[]);
+    builder.build()
+}
+
+/// All records of [`keyed`] batches in order; markers are left out.
+pub fn all_records(log: &Log) -> Vec<(i64, i64)> {
+    let number = |bytes: &Bytes| i64::from_be_bytes(bytes[..].try_into().unwrap());
+    let mut all = Vec::new();
+    for (header, bytes) in read_all(log, log.offsets().local_log_start, 1 << 20) {
+        if header.is_control() {
+            continue;
+        }
+        for record in records(&bytes, DecompressLimit(1 << 20)).unwrap() {
+            let record = record.unwrap();
+            all.push((number(record.key.as_ref().unwrap()), record.value.as_ref().map_or(-1, number)));
+        }
+    }
+    all
+}
+
+/// What a reader of [`keyed`] batches ends up with.
+pub fn last_values(log: &Log) -> BTreeMap<i64, i64> {
+    let mut values = BTreeMap::new();
+    for (key, value) in all_records(log) {
+        if value >= 0 {
+            values.insert(key, value);
+        } else {
+            values.remove(&key);
+        }
+    }
+    values
 }
