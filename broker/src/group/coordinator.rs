@@ -240,7 +240,7 @@ impl GroupCoordinator {
         }
     }
 
-    /// Carries out every deadline until `stop` says true.
+    /// Carries out every deadline until `stop` says true; then serves nothing any more, so that nobody is left waiting.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut next_check = self.now_ms().saturating_add(self.settings.offsets_check_interval_ms);
         while !*stop.borrow_and_update() {
@@ -255,9 +255,11 @@ impl GroupCoordinator {
             tokio::select! {
                 () = self.earlier.notified() => {}
                 () = tokio::time::sleep(Duration::from_millis(wait.unsigned_abs())) => {}
-                changed = stop.changed() => if changed.is_err() { return },
+                changed = stop.changed() => if changed.is_err() { break },
             }
         }
+        let numbers: Vec<i32> = self.partitions.lock().keys().copied().collect();
+        numbers.into_iter().for_each(|number| self.unload(number));
     }
 
     /// Carries out the deadlines that are due.

@@ -308,8 +308,12 @@ async fn one_task_carries_out_every_deadline() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), gone).await.expect("sessions and retention end");
+    let spawned = coordinator.clone();
+    let parked = tokio::spawn(async move { spawned.join(join("")).await });
+    settle().await;
     stop.send(true).unwrap();
     running.await.unwrap();
+    assert_eq!(parked.await.unwrap().error_code, ErrorCode::NotCoordinator.code(), "nobody is left waiting");
 }
 
 #[tokio::test]

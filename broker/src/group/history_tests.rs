@@ -60,6 +60,8 @@ struct Client {
     generation: i32,
     phase: Phase,
     next_heartbeat_ms: i64,
+    /// Until then its heartbeats go on, and nothing else does.
+    stuck_until_ms: i64,
 }
 
 struct World {
@@ -92,6 +94,7 @@ impl World {
             generation: -1,
             phase: Phase::Away,
             next_heartbeat_ms: 0,
+            stuck_until_ms: 0,
         });
         World {
             clients: clients.collect(),
@@ -296,6 +299,13 @@ impl World {
             if may_dawdle && self.random.chance(30) {
                 continue;
             }
+            if self.clients[at].stuck_until_ms > self.now_ms {
+                let parked = matches!(self.clients[at].phase, Phase::Joining(_) | Phase::Syncing(_));
+                if !parked && self.clients[at].next_heartbeat_ms <= self.now_ms {
+                    self.heartbeat(at);
+                }
+                continue;
+            }
             match self.clients[at].phase.clone() {
                 Phase::Away => self.join(at),
                 Phase::Joined(members) => self.sync(at, &members),
@@ -378,8 +388,12 @@ impl World {
                 }
             }
             46..50 => self.crash(),
+            50..70 => {
+                let pause = self.random.next(2 * REBALANCE_MS as u64) as i64;
+                self.clients[at].stuck_until_ms = self.now_ms + pause;
+            }
             // A request that is sent again on another connection.
-            50..55 if matches!(self.clients[at].phase, Phase::Joining(_)) => self.join(at),
+            70..76 if matches!(self.clients[at].phase, Phase::Joining(_)) => self.join(at),
             _ => {}
         }
     }
@@ -404,9 +418,13 @@ fn random_histories_keep_the_promises_of_a_group() {
     let (mut stable, mut commits) = (0, 0);
     for seed in 0..SEEDS {
         let mut world = World::new(seed);
+        // Some histories are busy, others give every deadline the time to pass.
+        let disturbances = [5, 20, 100][(seed % 3) as usize];
         for _ in 0..STEPS {
             world.clients_act(true);
-            world.disturb();
+            if world.random.chance(disturbances) {
+                world.disturb();
+            }
             let pause = 1 + world.random.next(1500) as i64;
             world.until(world.now_ms + pause);
             world.check_parked();
@@ -416,5 +434,5 @@ fn random_histories_keep_the_promises_of_a_group() {
         commits += world.commits;
     }
     // The histories are worth something: they reach assignments and commits all the time.
-    assert!(stable > 20 * SEEDS && commits > 10 * SEEDS, "{stable} assignments, {commits} commits");
+    assert!(stable > 10 * SEEDS && commits > 3 * SEEDS, "{stable} assignments, {commits} commits");
 }

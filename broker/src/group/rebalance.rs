@@ -284,10 +284,10 @@ impl Group {
         match self.state() {
             State::Stable | State::CompletingRebalance => self.prepare_rebalance(step),
             // Here the initial delay ends too if nobody is left to wait for.
-            State::PreparingRebalance if self.previous != State::Empty || self.members.is_empty() => {
-                if self.all_joined() {
-                    self.complete_join(step);
-                }
+            State::PreparingRebalance
+                if self.all_joined() && (self.previous != State::Empty || self.members.is_empty()) =>
+            {
+                self.complete_join(step);
             }
             _ => {}
         }
