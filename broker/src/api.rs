@@ -21,9 +21,9 @@ use std::sync::atomic::AtomicI64;
 
 use bytes::Bytes;
 use strandline_protocol::api::ApiKey;
-use strandline_protocol::frame::{RequestHeader, decode_request_header, encode_response};
 use strandline_protocol::codec::Reader;
-use strandline_protocol::messages::{Message, Request};
+use strandline_protocol::frame::{RequestHeader, decode_request_header, encode_response};
+use strandline_protocol::messages::Request;
 use strandline_protocol::rope::Rope;
 
 use crate::broker::Broker;
@@ -46,14 +46,13 @@ pub enum Operation {
     Delete,
     Alter,
     Describe,
-    ClusterAction,
 }
 
 /// The one place that says whether `call`'s principal may do `operation`. Without an authoriser everyone may, as in
 /// Kafka with `authorizer.class.name` unset; ACLs are decided here and nowhere else.
 fn authorize(call: &Call, api: ApiKey) -> bool {
     let operation = operation(api);
-    tracing::trace!(principal = %call.context.principal, ?api, ?operation, "authorised");
+    tracing::trace!(principal = %call.context.principal, listener = %call.context.listener, ?api, ?operation, "authorised");
     true
 }
 
@@ -101,8 +100,7 @@ impl Api {
         if !api.served_versions().contains(&header.api_version) {
             return versions::unsupported(api, &header);
         }
-        let call =
-            Call { context: context.clone(), version: header.api_version, client_id: header.client_id.clone() };
+        let call = Call { context: context.clone(), version: header.api_version, client_id: header.client_id.clone() };
         if !authorize(&call, api) {
             return Reply::Close(format!("{} may not {api:?}", call.context.principal));
         }

@@ -49,12 +49,20 @@ impl AutoTopics {
     }
 }
 
-fn new_topic(config: &NodeConfig, name: &str, brokers: usize) -> NewTopic {
+/// Settings that a topic of this name is made with.
+pub fn settings_of(config: &NodeConfig, name: &str) -> BTreeMap<String, String> {
     let mut configs = BTreeMap::new();
-    let (partitions, replication_factor) = if name == CONSUMER_OFFSETS {
+    if name == CONSUMER_OFFSETS {
         configs.insert("cleanup.policy".to_owned(), "compact".to_owned());
         configs.insert("compression.type".to_owned(), "producer".to_owned());
         configs.insert("segment.bytes".to_owned(), config.offsets.segment_bytes.to_string());
+    }
+    configs
+}
+
+fn new_topic(config: &NodeConfig, name: &str, brokers: usize) -> NewTopic {
+    let configs = settings_of(config, name);
+    let (partitions, replication_factor) = if name == CONSUMER_OFFSETS {
         let unset = i16::try_from(brokers.clamp(1, 3)).unwrap_or(1);
         (config.offsets.partitions, config.offsets.replication_factor.unwrap_or(unset))
     } else {

@@ -8,6 +8,6 @@ mod keys;
 mod node;
 mod properties;
 
-pub use keys::{ServerSetting, server_synonyms};
-pub use node::{ConfigError, Listener, NodeConfig, OffsetsTopic, Roles};
-pub use properties::{Properties, PropertiesError};
+pub use keys::server_synonyms;
+pub use node::{Listener, NodeConfig};
+pub use properties::{FILE_BYTES_MAX, Properties};

@@ -177,12 +177,8 @@ impl Session {
         if wanted.is_empty() {
             return Ok(());
         }
-        let index: HashMap<(TopicKey, i32), usize> = self
-            .entries
-            .iter()
-            .enumerate()
-            .map(|(i, e)| ((e.wanted.topic.clone(), e.wanted.partition), i))
-            .collect();
+        let index: HashMap<(TopicKey, i32), usize> =
+            self.entries.iter().enumerate().map(|(i, e)| ((e.wanted.topic.clone(), e.wanted.partition), i)).collect();
         for w in wanted {
             match index.get(&(w.topic.clone(), w.partition)) {
                 Some(i) => self.entries[*i].wanted = w,

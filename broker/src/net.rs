@@ -9,4 +9,3 @@ mod write;
 
 pub use connection::{ConnectionContext, Limits, Reply};
 pub use listener::{BindError, ListenerTask, bind};
-pub use write::write_rope;

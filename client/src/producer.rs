@@ -99,7 +99,8 @@ impl<'a> Producer<'a> {
     ) -> Result<Producer<'a>, ProduceError> {
         let failed = |code| ProduceError::Topic { topic: topic.to_owned(), code };
         let leaders = cluster.leaders(topic, true).await?.map_err(failed)?;
-        let request = InitProducerIdRequest { producer_id: -1, producer_epoch: -1, ..Default::default() };
+        let request =
+            InitProducerIdRequest { transactional_id: None, producer_id: -1, producer_epoch: -1, ..Default::default() };
         let response = cluster.ask(&request).await?;
         check(response.error_code).map_err(ProduceError::NoProducerId)?;
         Ok(Producer {
@@ -185,6 +186,7 @@ impl<'a> Producer<'a> {
         let connection = self.cluster.node(node).await?;
         let version = connection.version::<ProduceRequest>(PRODUCE_VERSION_MAX)?;
         let request = ProduceRequest {
+            transactional_id: None,
             acks: -1,
             timeout_ms: i32::try_from(self.cluster.deadline().as_millis()).unwrap_or(i32::MAX),
             topic_data: vec![TopicProduceData {

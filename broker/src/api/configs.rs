@@ -109,8 +109,10 @@ fn describe_broker(broker: &Broker, name: &str, synonyms: bool) -> Result<Vec<De
     let mut entries = BTreeMap::new();
     if !name.is_empty() {
         if name.parse() != Ok(broker.config.node_id) {
-            let message =
-                format!("Unexpected broker id, expected {} or empty string, but received {name}", broker.config.node_id);
+            let message = format!(
+                "Unexpected broker id, expected {} or empty string, but received {name}",
+                broker.config.node_id
+            );
             return Err(Refused::new(ErrorCode::InvalidRequest, message));
         }
         for (key, value) in &broker.config.given {
@@ -150,7 +152,6 @@ fn entry(
         config_type: config_type(name, value.as_deref()),
         value,
         read_only,
-        is_default: source == DEFAULT_CONFIG,
         config_source: source,
         is_sensitive: sensitive,
         synonyms,

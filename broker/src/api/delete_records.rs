@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::TopicId;
 use strandline_protocol::messages::delete_records_request::DeleteRecordsRequest;
 use strandline_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsResponse, DeleteRecordsTopicResult,
 };
-use strandline_protocol::ids::TopicId;
 
 use super::Call;
 use crate::broker::Broker;

@@ -183,12 +183,7 @@ fn read_one(
 
 /// Replaces "it is in the tier" by what the tier gives, all partitions at once. A read that takes too long gives
 /// nothing now; it goes on warming the cache, and the client asks again.
-async fn read_remote(
-    broker: &Arc<Broker>,
-    found: &mut [Found],
-    remote: Vec<(usize, u32, bool)>,
-    isolation: Isolation,
-) {
+async fn read_remote(broker: &Arc<Broker>, found: &mut [Found], remote: Vec<(usize, u32, bool)>, isolation: Isolation) {
     let reads = remote.iter().map(|(index, max_bytes, min_one)| {
         let f = &found[*index];
         let (partition, offset) = (f.partition.clone(), f.wanted.fetch_offset);
@@ -216,6 +211,9 @@ fn respond(broker: &Broker, call: &Call, plan: Plan, found: Vec<Found>) -> Fetch
         }
         if let (Ok(read), Some(partition)) = (&f.outcome, &f.partition) {
             broker.metrics.fetched(&partition.topic, read.records.len());
+        }
+        if f.outcome.is_err() {
+            broker.metrics.failed_fetch();
         }
         let (name, id) = match &f.wanted.topic {
             TopicKey::Name(name) => (name.to_string(), uuid::Uuid::nil()),
@@ -273,9 +271,5 @@ fn partition_data(call: &Call, f: Found) -> PartitionData {
 }
 
 fn aborted_transaction(aborted: Aborted) -> AbortedTransaction {
-    AbortedTransaction {
-        producer_id: aborted.producer_id,
-        first_offset: aborted.first_offset,
-        ..Default::default()
-    }
+    AbortedTransaction { producer_id: aborted.producer_id, first_offset: aborted.first_offset, ..Default::default() }
 }

@@ -154,7 +154,9 @@ pub(super) async fn describe_cluster(
     if request.endpoint_type != BROKERS {
         return DescribeClusterResponse {
             error_code: ErrorCode::MismatchedEndpointType.code(),
-            error_message: Some("This is a broker endpoint; use --bootstrap-server, not --bootstrap-controller.".to_owned()),
+            error_message: Some(
+                "This is a broker endpoint; use --bootstrap-server, not --bootstrap-controller.".to_owned(),
+            ),
             endpoint_type: BROKERS,
             cluster_authorized_operations: OPERATIONS_OMITTED,
             ..Default::default()

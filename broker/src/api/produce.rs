@@ -64,7 +64,8 @@ fn append_all(broker: &Arc<Broker>, call: &Call, request: ProduceRequest) -> Vec
             .map(|data| {
                 let index = data.index;
                 let outcome = match (refused, &known) {
-                    (Some(code), _) | (None, Err(code)) => Err(AppendRefused::from(*code)),
+                    (Some(code), _) => Err(AppendRefused::from(code)),
+                    (None, Err(code)) => Err(AppendRefused::from(*code)),
                     (None, Ok((id, _))) => append(broker, *id, data, now_ms),
                 };
                 part(broker, index, outcome)

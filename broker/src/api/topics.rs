@@ -74,7 +74,8 @@ fn new_topic(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, Refuse
     }
     topic_configs::check(broker, &topic.name, &configs)?;
     if !topic.assignments.is_empty() && (topic.num_partitions != -1 || topic.replication_factor != -1) {
-        let message = "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1.";
+        let message =
+            "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1.";
         return Err(Refused::new(ErrorCode::InvalidRequest, message));
     }
     let replication_factor = match topic.replication_factor {

@@ -72,6 +72,7 @@ pub(super) const OWN: &[&str] = &[
     "auto.create.topics.enable",
     "broker.id",
     "broker.rack",
+    "cluster.id",
     "connections.max.idle.ms",
     "controller.listener.names",
     "controller.quorum.bootstrap.servers",

@@ -17,8 +17,6 @@ pub enum ConfigError {
     Invalid { key: String, value: String, origin: String, detail: String },
     #[error("{key} is not set: {detail}")]
     Missing { key: &'static str, detail: &'static str },
-    #[error("{0}")]
-    Conflict(String),
 }
 
 /// One socket that is listened on.
@@ -64,6 +62,10 @@ pub struct NodeConfig {
     pub metadata_dir: PathBuf,
     pub rack: Option<String>,
     pub admin_listener: Option<(String, u16)>,
+    /// A taken admin port is replaced by a free one (`dev`).
+    pub admin_any_port: bool,
+    /// Of a new cluster; an existing one keeps its own.
+    pub cluster_id: Option<String>,
 
     pub num_partitions: i32,
     pub default_replication_factor: i16,
@@ -169,7 +171,8 @@ impl NodeConfig {
         let roles = roles(&source)?;
         let node_id = node_id(&source)?;
         let controller_names = source.list("controller.listener.names");
-        let controller_names = if controller_names.is_empty() { vec!["CONTROLLER".to_owned()] } else { controller_names };
+        let controller_names =
+            if controller_names.is_empty() { vec!["CONTROLLER".to_owned()] } else { controller_names };
         check_protocols(&source)?;
         let all = listeners(&source, "listeners")?;
         let all = if all.is_empty() { default_listeners(roles) } else { all };
@@ -205,6 +208,8 @@ impl NodeConfig {
             metadata_dir,
             rack: source.text("broker.rack").map(str::to_owned),
             admin_listener: admin_listener(&source)?,
+            admin_any_port: false,
+            cluster_id: source.text("cluster.id").map(str::to_owned),
             num_partitions: source.number("num.partitions", 1, 1)?,
             default_replication_factor: source.number("default.replication.factor", 1, 1)?,
             auto_create_topics: source.boolean("auto.create.topics.enable", true)?,
@@ -267,7 +272,11 @@ fn roles(source: &Source<'_>) -> Result<Roles, ConfigError> {
         match name.as_str() {
             "broker" => roles.broker = true,
             "controller" => roles.controller = true,
-            other => return Err(source.invalid("process.roles", format!("unknown role '{other}'; use broker, controller or both"))),
+            other => {
+                return Err(
+                    source.invalid("process.roles", format!("unknown role '{other}'; use broker, controller or both"))
+                );
+            }
         }
     }
     Ok(roles)
@@ -287,7 +296,9 @@ fn check_protocols(source: &Source<'_>) -> Result<(), ConfigError> {
         };
         let used = source.list("listeners").iter().any(|l| l.starts_with(&format!("{name}:")));
         if protocol != "PLAINTEXT" && used {
-            return Err(source.invalid(key, format!("listener {name} asks for {protocol}; this version serves PLAINTEXT only")));
+            return Err(
+                source.invalid(key, format!("listener {name} asks for {protocol}; this version serves PLAINTEXT only"))
+            );
         }
     }
     Ok(())
@@ -302,7 +313,10 @@ fn listeners(source: &Source<'_>, key: &str) -> Result<Vec<Listener>, ConfigErro
         if found.iter().any(|l| l.name == listener.name) {
             return Err(source.invalid(key, format!("listener {} is named twice", listener.name)));
         }
-        let unmapped = !source.list("listener.security.protocol.map").iter().any(|p| p.starts_with(&format!("{}:", listener.name)));
+        let unmapped = !source
+            .list("listener.security.protocol.map")
+            .iter()
+            .any(|p| p.starts_with(&format!("{}:", listener.name)));
         if unmapped && ["SSL", "SASL_PLAINTEXT", "SASL_SSL"].contains(&listener.name.as_str()) {
             return Err(source.invalid(key, format!("{} is not served by this version, only PLAINTEXT", listener.name)));
         }

@@ -57,14 +57,22 @@ impl Properties {
 
     /// Adds `KAFKA_*` variables: `KAFKA_LOG_DIRS` is `log.dirs`; `__` stands for `_` and `___` for `-`.
     pub fn add_environment(&mut self, variables: impl Iterator<Item = (String, String)>) {
-        const NOT_SETTINGS: [&str; 7] =
-            ["KAFKA_HEAP_OPTS", "KAFKA_OPTS", "KAFKA_LIBS", "KAFKA_HOME", "KAFKA_VERSION", "KAFKA_JMX_OPTS", "KAFKA_GC_LOG_OPTS"];
+        const NOT_SETTINGS: [&str; 7] = [
+            "KAFKA_HEAP_OPTS",
+            "KAFKA_OPTS",
+            "KAFKA_LIBS",
+            "KAFKA_HOME",
+            "KAFKA_VERSION",
+            "KAFKA_JMX_OPTS",
+            "KAFKA_GC_LOG_OPTS",
+        ];
         for (name, value) in variables {
             if NOT_SETTINGS.contains(&name.as_str()) || name.starts_with("KAFKA_LOG4J") {
                 continue;
             }
             if let Some(rest) = name.strip_prefix("KAFKA_") {
-                let key = rest.to_lowercase().replace("___", "-").replace("__", "\0").replace('_', ".").replace('\0', "_");
+                let key =
+                    rest.to_lowercase().replace("___", "-").replace("__", "\0").replace('_', ".").replace('\0', "_");
                 self.set(&key, value, &format!("environment {name}"));
             }
         }
@@ -153,9 +161,14 @@ mod tests {
         let mut p = Properties::default();
         let text = "# comment\n! another\n\nlog.dirs=/a,/b\nnode.id : 7\nkey value\nlong=one,\\\n   two\nuni=\\u0041\\=\nempty=\n";
         p.add_text(text, "f").unwrap();
-        for (key, value) in
-            [("log.dirs", "/a,/b"), ("node.id", "7"), ("key", "value"), ("long", "one,two"), ("uni", "A="), ("empty", "")]
-        {
+        for (key, value) in [
+            ("log.dirs", "/a,/b"),
+            ("node.id", "7"),
+            ("key", "value"),
+            ("long", "one,two"),
+            ("uni", "A="),
+            ("empty", ""),
+        ] {
             assert_eq!(p.get(key), Some(value), "{key}");
         }
         assert_eq!(p.settings["node.id"].origin, "f:5");

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::write::write_rope;
 use crate::api::Api;
+use crate::shutdown::stopped;
 
 /// Requests of one connection that may be unanswered before it is no longer read.
 const PIPELINED_MAX: usize = 64;
@@ -119,7 +120,7 @@ async fn read_requests(
     loop {
         let frame = tokio::select! {
             frame = read_frame(stream, &mut buffer, limits) => frame?,
-            _ = stop.wait_for(|stopping| *stopping) => None,
+            () = stopped(&mut stop) => None,
         };
         let Some(frame) = frame else {
             // No more will be read; replies under way are still written, which ends the connection.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::connection::{ConnectionContext, Limits, serve};
 use crate::api::Api;
+use crate::shutdown::stopped;
 
 /// Pending connections in the kernel, at most.
 const BACKLOG: i32 = 1024;
@@ -30,7 +31,9 @@ pub struct BindError {
 
 fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::AddrInUse => "; another process has this port: stop it, choose another with --port, or use --any-port",
+        io::ErrorKind::AddrInUse => {
+            "; another process has this port: stop it, choose another with --port, or use --any-port"
+        }
         io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
         _ => "",
     }
@@ -75,9 +78,10 @@ impl ListenerTask {
     /// Runs until `stop` becomes true.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
+        let for_connections = stop.clone();
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stopping| *stopping) => break,
+                () = stopped(&mut stop) => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = self.listener.accept() => match accepted {
                     Ok(_) if connections.len() >= self.connections_max => {
@@ -86,7 +90,7 @@ impl ListenerTask {
                     Ok((stream, peer)) => {
                         let principal = Arc::from("User:ANONYMOUS");
                         let context = ConnectionContext { peer, listener: self.name.clone(), principal };
-                        connections.spawn(serve(stream, context, self.api.clone(), self.limits.clone(), stop.clone()));
+                        connections.spawn(serve(stream, context, self.api.clone(), self.limits.clone(), for_connections.clone()));
                         self.api.connections_gauge().store(connections.len() as i64, std::sync::atomic::Ordering::Relaxed);
                     }
                     Err(error) => {

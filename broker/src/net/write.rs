@@ -23,7 +23,8 @@ pub async fn write_rope(stream: &TcpStream, rope: &Rope) -> io::Result<u64> {
                 next += 1;
             }
             Part::Bytes(_) => {
-                let end = parts[next..].iter().position(|p| matches!(p, Part::File(_))).map_or(parts.len(), |n| next + n);
+                let end =
+                    parts[next..].iter().position(|p| matches!(p, Part::File(_))).map_or(parts.len(), |n| next + n);
                 let end = end.min(next + SLICES_MAX);
                 write_bytes(stream, &parts[next..end], end < parts.len()).await?;
                 next = end;
@@ -61,7 +62,10 @@ async fn write_file(stream: &TcpStream, range: &FileRange) -> io::Result<()> {
         let want = usize::try_from(end - position).unwrap_or(usize::MAX);
         let sent = stream.async_io(Interest::WRITABLE, || send_once(stream, &range.file, position, want)).await?;
         if sent == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file ended before the range that was promised"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "a file ended before the range that was promised",
+            ));
         }
         position += sent as u64;
     }

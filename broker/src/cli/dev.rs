@@ -1,0 +1,94 @@
+//! `strandline dev`: one node in one process, no configuration, a directory as its bucket.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::logging::{self, LogFormat};
+use super::server::until_stopped;
+use super::{CommandResult, node_runtime};
+use crate::admin_http;
+use crate::config::{NodeConfig, Properties};
+use crate::node::{self, Node, NodeError};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where everything is kept; made if it is not there, reopened if it is.
+    #[arg(long, value_name = "DIR", default_value = "strandline-data")]
+    data_dir: PathBuf,
+    /// Port of the Kafka protocol on this machine's loopback address.
+    #[arg(long, default_value_t = 9092)]
+    port: u16,
+    /// Takes a free port if the port is in use.
+    #[arg(long)]
+    any_port: bool,
+    /// Sets one `server.properties` key. May be given again.
+    #[arg(long = "override", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+pub fn run(args: Args) -> CommandResult {
+    logging::start(LogFormat::Text, "warn,strandline=warn,openraft=error");
+    node_runtime()?.block_on(async {
+        let node = start(&args.data_dir, args.port, args.any_port, &args.overrides).await?;
+        print_banner(&node, &args.data_dir);
+        until_stopped(node).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Starts a development node. With `any_port` a taken port is replaced by a free one.
+pub(super) async fn start(
+    data_dir: &Path,
+    port: u16,
+    any_port: bool,
+    overrides: &[String],
+) -> Result<Node, Box<dyn std::error::Error>> {
+    let data_dir = std::path::absolute(data_dir)?;
+    let mut config = config(&data_dir, port, overrides)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    if any_port && port != 0 && std::net::TcpListener::bind(("127.0.0.1", port)).is_err() {
+        config = self::config(&data_dir, 0, overrides)?;
+    }
+    match node::start(config).await {
+        Err(NodeError::Bind(error)) => Err(error.to_string().into()),
+        other => Ok(other?),
+    }
+}
+
+fn config(data_dir: &Path, port: u16, overrides: &[String]) -> Result<NodeConfig, Box<dyn std::error::Error>> {
+    let mut properties = Properties::default();
+    let bucket = format!("file://{}", data_dir.join("bucket").display());
+    let logs = data_dir.join("logs").display().to_string();
+    for (key, value) in [
+        ("listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
+        ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
+        ("log.dirs", logs),
+        ("tier.url", bucket),
+        ("remote.log.storage.system.enable", "true".to_owned()),
+        ("log.retention.check.interval.ms", "1000".to_owned()),
+        ("remote.log.manager.task.interval.ms", "1000".to_owned()),
+        ("log.initial.task.delay.ms", "0".to_owned()),
+        ("group.initial.rebalance.delay.ms", "0".to_owned()),
+    ] {
+        properties.set(key, value, "strandline dev");
+    }
+    for pair in overrides {
+        properties.add_override(pair)?;
+    }
+    let mut config = NodeConfig::from_properties(&properties, |name| std::env::var(name).ok())?;
+    config.admin_any_port = true;
+    Ok(config)
+}
+
+fn print_banner(node: &Node, data_dir: &Path) {
+    let address = node.addresses.first().map_or_else(String::new, ToString::to_string);
+    let metrics = node.admin.map_or_else(|| "none".to_owned(), admin_http::url);
+    let bucket = node.broker.tier.as_ref().map_or("none", |tier| tier.store.name());
+    println!("strandline {} is serving Kafka clients at {address}", env!("CARGO_PKG_VERSION"));
+    println!("  data     {}", data_dir.display());
+    println!("  bucket   {bucket}");
+    println!("  metrics  {metrics}");
+    println!("  try      echo hello | kcat -b {address} -P -t greetings && kcat -b {address} -C -t greetings -e");
+}

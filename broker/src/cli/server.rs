@@ -1,0 +1,81 @@
+//! `strandline server`: a node from Kafka's `server.properties`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::logging::{self, LogFormat};
+use super::{CommandResult, node_runtime};
+use crate::config::{FILE_BYTES_MAX, NodeConfig, Properties};
+use crate::node::{self, Node};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A `server.properties` file with Kafka's keys, and `tier.url` for the bucket.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Sets one key; wins over the file and over KAFKA_* variables. May be given again.
+    #[arg(long = "override", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Id of a new cluster (22 characters of base64url); an existing directory keeps its own.
+    #[arg(long, value_name = "ID")]
+    cluster_id: Option<String>,
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+pub fn run(args: Args) -> CommandResult {
+    logging::start(args.log_format, "info,openraft=warn,hdfs_native=warn");
+    let mut properties = Properties::default();
+    let text = read(&args.config)?;
+    properties.add_text(&text, &args.config.display().to_string())?;
+    properties.add_environment(std::env::vars());
+    for pair in &args.overrides {
+        properties.add_override(pair)?;
+    }
+    if let Some(id) = args.cluster_id {
+        properties.set("cluster.id", id, "--cluster-id");
+    }
+    let config = NodeConfig::from_properties(&properties, |name| std::env::var(name).ok())?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    node_runtime()?.block_on(async {
+        let tier = config.tier_url.clone();
+        let node = node::start(config).await?;
+        tracing::info!(
+            listeners = ?node.addresses, metrics = ?node.admin, tier = tier.as_deref().unwrap_or("none"),
+            "serving"
+        );
+        until_stopped(node).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn read(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    if std::fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
+        return Err(
+            format!("{} is larger than {FILE_BYTES_MAX} bytes: not a server.properties file", path.display()).into()
+        );
+    }
+    Ok(std::fs::read_to_string(path).map_err(failed)?)
+}
+
+/// Serves until SIGTERM or SIGINT, then stops in order. A second signal ends the process at once.
+pub(super) async fn until_stopped(node: Node) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: connections are drained, logs are closed");
+    tokio::select! {
+        () = node.stop() => tracing::info!("stopped"),
+        _ = terminate.recv() => tracing::warn!("stopped at once: the next start recovers the logs"),
+        _ = interrupt.recv() => tracing::warn!("stopped at once: the next start recovers the logs"),
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! The slow, regular work of a node, on one thread of its own: retention, compaction, checkpoints, removal of files.
+//!
+//! Owns the schedule. Does not own the rules (`strandline_log`), nor tiered topics' retention (`tier::tasks`).
+//! A crash leaves work for the next round after the restart.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::retention::{LocalRetention, expired_before};
+use strandline_log::config::LogConfig;
+
+use crate::broker::Broker;
+use crate::clock;
+use crate::partition::Partition;
+
+/// Kafka's `log.flush.offset.checkpoint.interval.ms`.
+const CHECKPOINT_EVERY_MS: i64 = 60_000;
+/// Between looks at producers that wrote nothing for long.
+const EXPIRE_PRODUCERS_EVERY_MS: i64 = 600_000;
+/// Logs without traffic give back memory and files this often.
+const RELEASE_EVERY_MS: i64 = 60_000;
+/// The least time between two rounds.
+const ROUND_MIN: Duration = Duration::from_millis(500);
+const ROUND_MAX: Duration = Duration::from_secs(5);
+
+/// When each kind of work was last done.
+struct Due {
+    retention: i64,
+    checkpoints: i64,
+    producers: i64,
+    release: i64,
+}
+
+/// Runs on its own thread until `stop` says so, or its sender is gone.
+pub fn run(broker: &Arc<Broker>, stop: &Receiver<()>) {
+    let now = clock::now_ms();
+    let initial = i64::try_from(broker.config.initial_task_delay.as_millis()).unwrap_or(0);
+    let every = i64::try_from(broker.config.retention_check_interval.as_millis()).unwrap_or(i64::MAX);
+    let mut due = Due {
+        retention: now.saturating_add(initial),
+        checkpoints: now + CHECKPOINT_EVERY_MS,
+        producers: now + EXPIRE_PRODUCERS_EVERY_MS,
+        release: now + RELEASE_EVERY_MS,
+    };
+    let pause = broker.config.retention_check_interval.clamp(ROUND_MIN, ROUND_MAX);
+    while matches!(stop.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
+        round(broker, &mut due, every);
+    }
+}
+
+fn round(broker: &Arc<Broker>, due: &mut Due, retention_every_ms: i64) {
+    let now = clock::now_ms();
+    broker.reaper.remove_due(now);
+    broker.partitions.remove_doomed(now);
+    let is_due = |at: &mut i64, every: i64| {
+        let yes = now >= *at;
+        if yes {
+            *at = now.saturating_add(every);
+        }
+        yes
+    };
+    let retention = is_due(&mut due.retention, retention_every_ms);
+    let producers = is_due(&mut due.producers, EXPIRE_PRODUCERS_EVERY_MS);
+    let release = is_due(&mut due.release, RELEASE_EVERY_MS);
+    if retention || producers || release {
+        for partition in broker.partitions.all() {
+            if partition.dir.is_offline() {
+                continue;
+            }
+            let config = partition.config();
+            if retention && !config.remote_storage_enable && config.cleanup_policy.delete {
+                expire(broker, &partition, &config, now);
+            }
+            if producers {
+                let expiration = i64::try_from(broker.config.producer_id_expiration.as_millis()).unwrap_or(i64::MAX);
+                partition.log().remove_expired_producers(now, expiration);
+            }
+            if release {
+                partition.release_if_idle();
+            }
+        }
+    }
+    if is_due(&mut due.checkpoints, CHECKPOINT_EVERY_MS) {
+        broker.partitions.write_checkpoints();
+    }
+}
+
+/// Retention of a topic that is not tiered: the log start rises first, then whole segments go.
+fn expire(broker: &Broker, partition: &Partition, config: &LogConfig, now: i64) {
+    let mut log = partition.log();
+    let high_watermark = log.offsets().high_watermark;
+    let rule =
+        LocalRetention { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes, high_watermark };
+    let expired = expired_before(&log.segments(), &rule, now);
+    let start = log.offsets().log_start.max(expired);
+    if start > log.offsets().log_start
+        && let Err(error) = log.raise_log_start(start)
+    {
+        tracing::error!(partition = %partition.name(), %error, "retention cannot raise the log start");
+        return;
+    }
+    if log.segments().first().is_some_and(|s| !s.active && s.next_offset <= start) {
+        let deleted = log.delete_local_before(start);
+        drop(log);
+        broker.reaper.take(partition, deleted, config.file_delete_delay_ms);
+    }
+}

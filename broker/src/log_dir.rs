@@ -1,0 +1,272 @@
+//! One of `log.dirs`: its lock, its identity, its checkpoints, its flusher, whether it still works.
+//!
+//! Owns `.lock`, `meta.properties`, `.kafka_cleanshutdown` and the offset checkpoints (docs/formats/log-dir-checkpoints.md).
+//! Does not own what lies in partition directories.
+//! Invariants: one process at a time; a directory of another cluster or node is refused, never changed; a clean-shutdown
+//! mark is believed once, and gone before the first append.
+//! A crash leaves older checkpoints: recovery then reads more, and nothing is lost.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use strandline_disk::{DirLock, Disk};
+use strandline_log::checkpoint::{
+    HIGH_WATERMARK_CHECKPOINT, LOG_START_CHECKPOINT, OffsetCheckpoint, RECOVERY_POINT_CHECKPOINT, TopicPartitionKey,
+    read_offsets, write_offsets,
+};
+use strandline_log::file_cache::FileCache;
+
+use crate::config::Properties;
+use crate::flush::Flusher;
+
+const LOCK: &str = ".lock";
+const META: &str = "meta.properties";
+const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+const META_BYTES_MAX: u64 = 64 << 10;
+
+/// Why a log directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LogDirError {
+    #[error("the data directory {} is in use by another process; stop that one, or use another directory", .path.display())]
+    InUse { path: PathBuf },
+    #[error("{}: {source}", .path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} belongs to {what} {found}, this is {expected}; use another directory, or the matching configuration", .path.display())]
+    Foreign { path: PathBuf, what: &'static str, found: String, expected: String },
+    #[error("{}: {detail}", .path.display())]
+    BadMeta { path: PathBuf, detail: String },
+}
+
+impl LogDirError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> LogDirError {
+        let path = path.to_owned();
+        move |source| LogDirError::Io { path, source }
+    }
+}
+
+/// What `meta.properties` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    pub cluster_id: String,
+    pub node_id: i32,
+    pub directory_id: String,
+}
+
+/// A directory that is locked by this process, not yet in use.
+pub struct LockedDir {
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    lock: Box<dyn DirLock>,
+    pub meta: Option<Meta>,
+}
+
+impl LockedDir {
+    /// Creates the directory if need be, takes its lock, and reads who it belongs to.
+    pub fn lock(disk: Arc<dyn Disk>, path: &Path) -> Result<LockedDir, LogDirError> {
+        disk.create_dir_all(path).map_err(LogDirError::io(path))?;
+        let lock = disk.lock(&path.join(LOCK)).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => LogDirError::InUse { path: path.to_owned() },
+            _ => LogDirError::Io { path: path.to_owned(), source: error },
+        })?;
+        let meta = read_meta(&*disk, &path.join(META))?;
+        Ok(LockedDir { path: path.to_owned(), disk, lock, meta })
+    }
+
+    /// Checks that the directory belongs to `meta`, or gives it to it; then reads its checkpoints.
+    pub fn open(self, wanted: &Meta, files: usize) -> Result<LogDirectory, LogDirError> {
+        let path = self.path;
+        match &self.meta {
+            None => write_meta(&*self.disk, &path.join(META), wanted).map_err(LogDirError::io(&path))?,
+            Some(found) => {
+                let foreign = |what, found: String, expected: String| {
+                    Err(LogDirError::Foreign { path: path.clone(), what, found, expected })
+                };
+                if found.cluster_id != wanted.cluster_id {
+                    return foreign("cluster", found.cluster_id.clone(), wanted.cluster_id.clone());
+                }
+                if found.node_id != wanted.node_id {
+                    return foreign("node", found.node_id.to_string(), wanted.node_id.to_string());
+                }
+            }
+        }
+        let io = || LogDirError::io(&path);
+        let clean_file = path.join(CLEAN_SHUTDOWN);
+        let was_clean = self.disk.exists(&clean_file).map_err(io())?;
+        if was_clean {
+            self.disk.remove_file(&clean_file).map_err(io())?;
+            self.disk.sync_dir(&path).map_err(io())?;
+        }
+        let read = |name: &str| read_offsets(&*self.disk, &path.join(name)).map_err(LogDirError::io(&path.join(name)));
+        let start = StartCheckpoints {
+            recovery_points: read(RECOVERY_POINT_CHECKPOINT)?,
+            log_starts: read(LOG_START_CHECKPOINT)?,
+            was_clean,
+        };
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let flusher = Flusher::start(&format!("flush-{name}")).map_err(io())?;
+        Ok(LogDirectory {
+            files: Arc::new(FileCache::new(Arc::clone(&self.disk), files)),
+            disk: self.disk,
+            flusher,
+            start,
+            offline: Mutex::new(None),
+            written: Mutex::default(),
+            _lock: self.lock,
+            path,
+        })
+    }
+}
+
+/// What the last process left.
+#[derive(Debug, Default)]
+pub struct StartCheckpoints {
+    pub recovery_points: OffsetCheckpoint,
+    pub log_starts: OffsetCheckpoint,
+    pub was_clean: bool,
+}
+
+/// Offsets of one partition that go into the checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointedOffsets {
+    pub recovery_point: i64,
+    pub log_start: i64,
+    pub high_watermark: i64,
+}
+
+/// A log directory in use.
+pub struct LogDirectory {
+    pub path: PathBuf,
+    pub disk: Arc<dyn Disk>,
+    pub files: Arc<FileCache>,
+    pub flusher: Flusher,
+    pub start: StartCheckpoints,
+    offline: Mutex<Option<String>>,
+    /// What the checkpoint files hold.
+    written: Mutex<BTreeMap<TopicPartitionKey, CheckpointedOffsets>>,
+    _lock: Box<dyn DirLock>,
+}
+
+impl LogDirectory {
+    pub fn is_offline(&self) -> bool {
+        self.offline.lock().is_some()
+    }
+
+    /// Takes the directory out of service after an I/O error. Said once, loudly.
+    pub fn fail(&self, reason: &str) {
+        let mut offline = self.offline.lock();
+        if offline.is_none() {
+            tracing::error!(
+                dir = %self.path.display(), reason,
+                "the log directory is offline: its partitions are not served until the disk is repaired and the node restarted"
+            );
+            *offline = Some(reason.to_owned());
+        }
+    }
+
+    /// Bytes that may still be written, and bytes in all; -1 = unknown.
+    pub fn space(&self) -> (i64, i64) {
+        let usable = self.disk.available_space(&self.path).ok().and_then(|bytes| i64::try_from(bytes).ok());
+        (usable.unwrap_or(-1), total_bytes(&self.path).unwrap_or(-1))
+    }
+
+    /// Replaces the checkpoints if anything changed. The recovery points must be those of synced offsets.
+    pub fn write_checkpoints(&self, all: &BTreeMap<TopicPartitionKey, CheckpointedOffsets>) -> io::Result<()> {
+        let mut written = self.written.lock();
+        if *written == *all || self.is_offline() {
+            return Ok(());
+        }
+        let write = |name: &str, of: fn(&CheckpointedOffsets) -> i64| {
+            let offsets: OffsetCheckpoint = all.iter().map(|(key, offsets)| (key.clone(), of(offsets))).collect();
+            write_offsets(&*self.disk, &self.path.join(name), &offsets)
+        };
+        write(RECOVERY_POINT_CHECKPOINT, |o| o.recovery_point)?;
+        write(LOG_START_CHECKPOINT, |o| o.log_start)?;
+        write(HIGH_WATERMARK_CHECKPOINT, |o| o.high_watermark)?;
+        written.clone_from(all);
+        Ok(())
+    }
+
+    /// Says that all logs of the directory were closed in order. The last thing before the process ends.
+    pub fn mark_clean(&self) -> io::Result<()> {
+        self.disk.replace_file(&self.path.join(CLEAN_SHUTDOWN), b"{\"version\":0,\"brokerEpoch\":-1}")
+    }
+}
+
+fn total_bytes(path: &Path) -> Option<i64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    i64::try_from(stat.f_blocks.saturating_mul(stat.f_frsize)).ok()
+}
+
+fn read_meta(disk: &dyn Disk, path: &Path) -> Result<Option<Meta>, LogDirError> {
+    if !disk.exists(path).map_err(LogDirError::io(path))? {
+        return Ok(None);
+    }
+    let bad = |detail: &str| LogDirError::BadMeta { path: path.to_owned(), detail: detail.to_owned() };
+    let bytes = disk.read_file(path, META_BYTES_MAX).map_err(LogDirError::io(path))?;
+    let text = String::from_utf8(bytes).map_err(|_| bad("not UTF-8"))?;
+    let mut properties = Properties::default();
+    properties.add_text(&text, META).map_err(|e| bad(&e.to_string()))?;
+    let required = |key: &str| properties.get(key).map(str::to_owned).ok_or_else(|| bad(&format!("{key} is missing")));
+    let node_id = properties.get("node.id").or_else(|| properties.get("broker.id"));
+    Ok(Some(Meta {
+        cluster_id: required("cluster.id")?,
+        node_id: node_id.and_then(|id| id.parse().ok()).ok_or_else(|| bad("node.id is missing or not a number"))?,
+        directory_id: properties.get("directory.id").unwrap_or_default().to_owned(),
+    }))
+}
+
+fn write_meta(disk: &dyn Disk, path: &Path, meta: &Meta) -> io::Result<()> {
+    let text = format!(
+        "version=1\ncluster.id={}\nnode.id={}\ndirectory.id={}\n",
+        meta.cluster_id, meta.node_id, meta.directory_id
+    );
+    disk.replace_file(path, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strandline_disk::RealDisk;
+
+    fn meta(node_id: i32) -> Meta {
+        Meta { cluster_id: "c".to_owned(), node_id, directory_id: "d".to_owned() }
+    }
+
+    #[test]
+    fn a_directory_is_used_by_one_process_of_one_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = || LockedDir::lock(Arc::new(RealDisk), dir.path());
+        let first = lock().unwrap().open(&meta(1), 16).unwrap();
+        assert!(matches!(lock(), Err(LogDirError::InUse { .. })));
+        first.flusher.stop();
+        drop(first);
+        let locked = lock().unwrap();
+        assert_eq!(locked.meta, Some(meta(1)));
+        assert!(matches!(locked.open(&meta(2), 16), Err(LogDirError::Foreign { what: "node", .. })));
+    }
+
+    #[test]
+    fn checkpoints_come_back_and_a_clean_mark_is_believed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || LockedDir::lock(Arc::new(RealDisk), dir.path()).unwrap().open(&meta(1), 16).unwrap();
+        let key = TopicPartitionKey { topic: "t".to_owned(), partition: 3 };
+        let offsets = CheckpointedOffsets { recovery_point: 7, log_start: 2, high_watermark: 6 };
+        let first = open();
+        assert!(!first.start.was_clean);
+        first.write_checkpoints(&BTreeMap::from([(key.clone(), offsets)])).unwrap();
+        first.mark_clean().unwrap();
+        first.flusher.stop();
+        drop(first);
+        let second = open();
+        assert!(second.start.was_clean);
+        assert_eq!(second.start.recovery_points[&key], 7);
+        assert_eq!(second.start.log_starts[&key], 2);
+        assert_eq!(read_offsets(&RealDisk, &dir.path().join(HIGH_WATERMARK_CHECKPOINT)).unwrap()[&key], 6);
+        second.flusher.stop();
+        drop(second);
+        assert!(!open().start.was_clean);
+    }
+}

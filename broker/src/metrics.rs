@@ -1,0 +1,399 @@
+//! Counters of a node, and the page that Prometheus reads, under the names of Kafka's JMX exporter (docs/OPERATIONS.md).
+//!
+//! Owns counters by topic and by request. Everything else is read from its owner when the page is asked for, so that an
+//! idle partition costs nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use strandline_log::config::NO_LIMIT;
+use strandline_protocol::api::ApiKey;
+
+use crate::broker::Broker;
+use crate::clock;
+use crate::partition::Partition;
+
+/// API keys that are counted: all below.
+const REQUEST_KINDS: usize = 128;
+
+/// Counters of one topic.
+#[derive(Debug, Default)]
+pub struct TopicCounters {
+    messages_in: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// Counters of a node.
+#[derive(Debug)]
+pub struct Metrics {
+    pub connections: AtomicI64,
+    topics: ArcSwap<imbl::HashMap<Arc<str>, Arc<TopicCounters>>>,
+    /// By API key.
+    requests: [AtomicU64; REQUEST_KINDS],
+    failed_produce: AtomicU64,
+    failed_fetch: AtomicU64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            connections: AtomicI64::new(0),
+            topics: ArcSwap::default(),
+            requests: [const { AtomicU64::new(0) }; REQUEST_KINDS],
+            failed_produce: AtomicU64::new(0),
+            failed_fetch: AtomicU64::new(0),
+        }
+    }
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+impl Metrics {
+    /// Counts a request.
+    pub fn request(&self, api: ApiKey) {
+        if let Some(counter) = usize::try_from(api.code()).ok().and_then(|code| self.requests.get(code)) {
+            add(counter, 1);
+        }
+    }
+
+    fn requests_of(&self, api: ApiKey) -> u64 {
+        let counter = usize::try_from(api.code()).ok().and_then(|code| self.requests.get(code));
+        counter.map_or(0, |c| c.load(Ordering::Relaxed))
+    }
+
+    fn topic(&self, name: &Arc<str>) -> Arc<TopicCounters> {
+        if let Some(counters) = self.topics.load().get(name) {
+            return Arc::clone(counters);
+        }
+        self.topics.rcu(|topics| {
+            let mut topics = imbl::HashMap::clone(topics);
+            topics.entry(Arc::clone(name)).or_default();
+            topics
+        });
+        self.topics.load().get(name).cloned().unwrap_or_default()
+    }
+
+    pub fn produced(&self, topic: &Arc<str>, bytes: u64, records: u64) {
+        let counters = self.topic(topic);
+        add(&counters.bytes_in, bytes);
+        add(&counters.messages_in, records);
+    }
+
+    pub fn fetched(&self, topic: &Arc<str>, bytes: u64) {
+        if bytes > 0 {
+            add(&self.topic(topic).bytes_out, bytes);
+        }
+    }
+
+    pub fn failed_produce(&self) {
+        add(&self.failed_produce, 1);
+    }
+
+    pub fn failed_fetch(&self) {
+        add(&self.failed_fetch, 1);
+    }
+}
+
+/// The whole page.
+pub fn exposition(broker: &Arc<Broker>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Page { broker: Arc::clone(broker) }));
+    let mut page = String::new();
+    text::encode(&mut page, &registry)?;
+    Ok(page)
+}
+
+struct Page {
+    broker: Arc<Broker>,
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Page")
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// One metric with all its label sets.
+struct Family<'a, 'b> {
+    encoder: &'a mut DescriptorEncoder<'b>,
+}
+
+impl Family<'_, '_> {
+    fn counters(&mut self, name: &str, help: &str, values: &[(Labels, u64)]) -> fmt::Result {
+        let mut encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            ConstCounter::new(*value).encode(encoder.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.counters(name, help, &[(Vec::new(), value)])
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, values: &[(Labels, i64)]) -> fmt::Result {
+        let mut encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            ConstGauge::new(*value).encode(encoder.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
+        self.gauges(name, help, &[(Vec::new(), value)])
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let broker = &self.broker;
+        let mut page = Family { encoder: &mut encoder };
+        topics(broker, &mut page)?;
+        requests(broker, &mut page)?;
+        node(broker, &mut page)?;
+        partitions(broker, &mut page)?;
+        tier(broker, &mut page)?;
+        groups(broker, &mut page)
+    }
+}
+
+fn topic_label(topic: &str) -> Labels {
+    vec![("topic", topic.to_owned())]
+}
+
+fn topics(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
+    let topics = broker.metrics.topics.load();
+    let mut sorted: Vec<_> = topics.iter().collect();
+    sorted.sort_by(|a, b| a.0.cmp(b.0));
+    let of = |value: fn(&TopicCounters) -> &AtomicU64| -> Vec<(Labels, u64)> {
+        sorted.iter().map(|(name, c)| (topic_label(name), value(c).load(Ordering::Relaxed))).collect()
+    };
+    let prefix = "kafka_server_brokertopicmetrics";
+    page.counters(&format!("{prefix}_messagesin"), "Records appended", &of(|c| &c.messages_in))?;
+    page.counters(&format!("{prefix}_bytesin"), "Record bytes appended", &of(|c| &c.bytes_in))?;
+    page.counters(&format!("{prefix}_bytesout"), "Record bytes sent to consumers", &of(|c| &c.bytes_out))
+}
+
+fn requests(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
+    let m = &broker.metrics;
+    let prefix = "kafka_server_brokertopicmetrics";
+    page.counter(&format!("{prefix}_totalproducerequests"), "Produce requests", m.requests_of(ApiKey::Produce))?;
+    page.counter(&format!("{prefix}_totalfetchrequests"), "Fetch requests", m.requests_of(ApiKey::Fetch))?;
+    let failed = m.failed_produce.load(Ordering::Relaxed);
+    page.counter(
+        &format!("{prefix}_failedproducerequests"),
+        "Partitions of produce requests that were refused",
+        failed,
+    )?;
+    let failed = m.failed_fetch.load(Ordering::Relaxed);
+    page.counter(&format!("{prefix}_failedfetchrequests"), "Partitions of fetch requests that were refused", failed)?;
+    let all: Vec<(Labels, u64)> = ApiKey::ALL
+        .iter()
+        .filter(|api| api.is_served())
+        .map(|api| (vec![("request", format!("{api:?}"))], m.requests_of(*api)))
+        .collect();
+    page.counters("kafka_network_requestmetrics_requests", "Requests by kind", &all)
+}
+
+fn node(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
+    let image = broker.image();
+    let hosted = broker.partitions.all();
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let offline = hosted.iter().filter(|p| p.dir.is_offline()).count() + (broker.partitions.count() - hosted.len());
+    let dirs = broker.partitions.dirs().iter().filter(|d| d.is_offline()).count();
+    let connections = broker.metrics.connections.load(Ordering::Relaxed);
+    page.gauge("kafka_server_socket_server_metrics_connection_count", "Client connections", connections)?;
+    page.gauge("kafka_server_replicamanager_leadercount", "Partitions led", count(hosted.len()))?;
+    page.gauge("kafka_server_replicamanager_partitioncount", "Partitions hosted", count(broker.partitions.count()))?;
+    page.gauge(
+        "kafka_server_replicamanager_underreplicatedpartitions",
+        "Partitions with fewer replicas in sync than assigned",
+        0,
+    )?;
+    page.gauge("kafka_server_replicamanager_underminisrpartitioncount", "Partitions below min.insync.replicas", 0)?;
+    page.gauge("kafka_controller_kafkacontroller_activecontrollercount", "1 on the active controller", 1)?;
+    page.gauge(
+        "kafka_controller_kafkacontroller_offlinepartitionscount",
+        "Partitions that nobody serves",
+        count(offline),
+    )?;
+    page.gauge("kafka_log_logmanager_offlinelogdirectorycount", "Log directories offline", count(dirs))?;
+    page.gauge(
+        "kafka_server_fetchsessioncache_numincrementalfetchsessions",
+        "Fetch sessions",
+        count(broker.sessions.len()),
+    )?;
+    page.gauge("kafka_brokers", "Registered brokers", count(image.brokers.len()))?;
+    if let Ok(fds) = std::fs::read_dir("/proc/self/fd") {
+        page.gauge("process_open_fds", "Open file descriptors", count(fds.count()))?;
+    }
+    Ok(())
+}
+
+fn partition_labels(p: &Partition) -> Labels {
+    vec![("topic", p.topic.to_string()), ("partition", p.tp.partition.to_string())]
+}
+
+fn partitions(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
+    let mut hosted = broker.partitions.all();
+    hosted.sort_by(|a, b| (&a.topic, a.tp.partition).cmp(&(&b.topic, b.tp.partition)));
+    let mut columns: [Vec<(Labels, i64)>; 6] = Default::default();
+    let mut per_topic: BTreeMap<Arc<str>, i64> = BTreeMap::new();
+    for p in &hosted {
+        let (offsets, size, segments) = {
+            let log = p.log();
+            (log.offsets(), log.size_bytes(), log.segment_count())
+        };
+        let values = [
+            i64::try_from(size).unwrap_or(i64::MAX),
+            offsets.log_start,
+            offsets.log_end,
+            i64::try_from(segments).unwrap_or(i64::MAX),
+            offsets.high_watermark,
+            offsets.local_log_start,
+        ];
+        for (column, value) in columns.iter_mut().zip(values) {
+            column.push((partition_labels(p), value));
+        }
+        *per_topic.entry(Arc::clone(&p.topic)).or_default() += 1;
+    }
+    page.gauges("kafka_log_log_size", "Bytes of the local log", &columns[0])?;
+    page.gauges("kafka_log_log_logstartoffset", "First offset that can be read, from either tier", &columns[1])?;
+    page.gauges("kafka_log_log_logendoffset", "Offset of the next record", &columns[2])?;
+    page.gauges("kafka_log_log_numlogsegments", "Local segments", &columns[3])?;
+    page.gauges("kafka_topic_partition_current_offset", "Offset up to which consumers can read", &columns[4])?;
+    page.gauges("kafka_topic_partition_oldest_offset", "First offset that can be read", &columns[1])?;
+    page.gauges("kafka_log_log_locallogstartoffset", "First offset in the local log", &columns[5])?;
+    let counts: Vec<_> = per_topic.iter().map(|(topic, n)| (topic_label(topic), *n)).collect();
+    page.gauges("kafka_topic_partitions", "Partitions of a topic", &counts)
+}
+
+/// What one topic has waiting for the tier.
+#[derive(Default)]
+struct Lag {
+    copy_bytes: i64,
+    copy_segments: i64,
+    delete_bytes: i64,
+    delete_segments: i64,
+    remote_bytes: i64,
+}
+
+fn lags(broker: &Broker) -> BTreeMap<Arc<str>, Lag> {
+    let now = clock::now_ms();
+    let mut lags: BTreeMap<Arc<str>, Lag> = BTreeMap::new();
+    for p in broker.partitions.all() {
+        let config = p.config();
+        if !config.remote_storage_enable || p.remote.is_none() {
+            continue;
+        }
+        let pointer = p.pointer();
+        let lag = lags.entry(Arc::clone(&p.topic)).or_default();
+        lag.remote_bytes += i64::try_from(pointer.remote_bytes).unwrap_or(i64::MAX);
+        let from = p.highest_copied().map_or(0, |highest| highest + 1);
+        for segment in p.log().segments().iter().filter(|s| !s.active && s.next_offset > from) {
+            lag.copy_bytes += i64::try_from(segment.size_bytes).unwrap_or(0);
+            lag.copy_segments += 1;
+        }
+        let expired = config.retention_ms != NO_LIMIT
+            && pointer.has_live()
+            && pointer.oldest_max_timestamp > 0
+            && pointer.oldest_max_timestamp <= now.saturating_sub(config.retention_ms);
+        if expired {
+            lag.delete_segments += 1;
+            lag.delete_bytes += i64::try_from(pointer.remote_bytes).unwrap_or(0);
+        }
+    }
+    lags
+}
+
+fn tier(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
+    let Some(tier) = &broker.tier else { return Ok(()) };
+    let m = tier.log.metrics();
+    let prefix = "kafka_server_brokertopicmetrics_remote";
+    for (name, help, counter) in [
+        ("copybytes", "Bytes copied to the tier", &m.copy_bytes),
+        ("copyrequests", "Segments whose copy was begun", &m.copy_requests),
+        ("copyerrors", "Copies that failed", &m.copy_errors),
+        ("fetchbytes", "Bytes read from the tier for consumers", &m.fetch_bytes),
+        ("fetchrequests", "Remote reads", &m.fetch_requests),
+        ("fetcherrors", "Remote reads that failed", &m.fetch_errors),
+        ("deleterequests", "Objects whose deletion was asked for", &m.delete_requests),
+        ("deleteerrors", "Deletions that failed", &m.delete_errors),
+    ] {
+        page.counter(&format!("{prefix}{name}"), help, counter.get())?;
+    }
+    for (name, help, counter) in [
+        ("strandline_tier_chunk_cache_hits", "Chunks found in the cache", &m.chunk_hits),
+        ("strandline_tier_chunk_cache_misses", "Chunks fetched from the store", &m.chunk_misses),
+        ("strandline_tier_chunk_cache_evictions", "Chunks dropped from the cache", &m.chunks_evicted),
+        ("strandline_tier_store_chunk_bytes", "Chunk bytes that came from the store", &m.store_chunk_bytes),
+        ("strandline_tier_store_chunk_gets", "Ranged reads of the store", &m.store_chunk_gets),
+        ("strandline_tier_store_calls", "Calls to the store, tries included", &m.store_calls),
+        ("strandline_tier_store_retries", "Calls to the store that were tried again", &m.store_retries),
+        ("strandline_tier_store_timeouts", "Calls to the store that were not answered in time", &m.store_timeouts),
+        ("strandline_tier_corrupt_objects", "Objects whose hash was wrong", &m.corrupt_objects),
+        ("strandline_tier_advances_refused", "Moves of a pointer that were refused", &m.advances_refused),
+    ] {
+        page.counter(name, help, counter.get())?;
+    }
+    let cached = i64::try_from(tier.log.chunk_cache_bytes()).unwrap_or(i64::MAX);
+    page.gauge("strandline_tier_chunk_cache_bytes", "Bytes of chunk files on local disk", cached)?;
+    let lags = lags(broker);
+    let of = |value: fn(&Lag) -> i64| -> Vec<(Labels, i64)> {
+        lags.iter().map(|(topic, lag)| (topic_label(topic), value(lag))).collect()
+    };
+    page.gauges(&format!("{prefix}copylagbytes"), "Bytes of closed segments not yet copied", &of(|l| l.copy_bytes))?;
+    page.gauges(&format!("{prefix}copylagsegments"), "Closed segments not yet copied", &of(|l| l.copy_segments))?;
+    page.gauges(
+        &format!("{prefix}deletelagbytes"),
+        "Remote bytes of partitions with expired segments",
+        &of(|l| l.delete_bytes),
+    )?;
+    page.gauges(
+        &format!("{prefix}deletelagsegments"),
+        "Partitions with expired remote segments",
+        &of(|l| l.delete_segments),
+    )?;
+    page.gauges(&format!("{prefix}logsizebytes"), "Live bytes in the tier", &of(|l| l.remote_bytes))
+}
+
+fn groups(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
+    let mut members = Vec::new();
+    let mut current = Vec::new();
+    let mut lag = Vec::new();
+    let image = broker.image();
+    for group in broker.groups.snapshot() {
+        let label = vec![("consumergroup", group.group_id.clone())];
+        members.push((label.clone(), i64::try_from(group.members.len()).unwrap_or(i64::MAX)));
+        let committed = group.offsets.iter().flat_map(|(topic, by_partition)| {
+            by_partition.iter().map(move |(partition, committed)| (topic, partition, committed.offset))
+        });
+        for (topic, partition, offset) in committed {
+            let mut labels = label.clone();
+            labels.push(("topic", topic.clone()));
+            labels.push(("partition", partition.to_string()));
+            current.push((labels.clone(), offset));
+            let hosted = image.topic(topic).and_then(|t| broker.partitions.leading(t.id, *partition).ok());
+            if let Some(p) = hosted {
+                lag.push((labels, (p.offsets().high_watermark - offset).max(0)));
+            }
+        }
+    }
+    page.gauges("kafka_consumergroup_members", "Members of a group", &members)?;
+    page.gauges("kafka_consumergroup_current_offset", "Committed offset of a group", &current)?;
+    page.gauges("kafka_consumergroup_lag", "Records that a group has not committed", &lag)
+}

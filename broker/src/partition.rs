@@ -1,0 +1,417 @@
+//! One hosted partition: its local log, its leadership, who waits for it.
+//!
+//! Owns the lock around the log, the rule when an append is safe (group commit), and wake-ups. Does not own files
+//! (`strandline_log`), syncing (`flush`), remote objects (`tier`).
+//! Invariants: the lock is never held across an await nor while records are read; the high watermark never passes what
+//! is synced while `flush.messages=1`; after a failed write or sync nothing is acknowledged any more.
+//! A crash leaves what the log's recovery finds.
+
+mod outcome;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use strandline_log::config::LogConfig;
+use strandline_log::error::{AppendError, LogError, ReadError};
+use strandline_log::{Log, LogOffsets};
+use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::TopicPartition;
+use strandline_protocol::remote_pointer::{PointerState, RemotePointer};
+use strandline_protocol::rope::Rope;
+use strandline_tiering::RemotePartition;
+use tokio::sync::Notify;
+
+pub use outcome::{
+    Aborted, AppendRefused, Appended, Durable, Isolation, Origin, PartitionRead, ProducerView, ReadRefused,
+    TimestampedOffset,
+};
+
+use crate::clock;
+use crate::log_dir::LogDirectory;
+
+/// Waiters of long polls that are kept before those that are gone are looked for.
+const WAITERS_SWEEP: usize = 32;
+
+/// A partition that this node hosts and leads.
+pub struct Partition {
+    pub tp: TopicPartition,
+    pub topic: Arc<str>,
+    pub dir: Arc<LogDirectory>,
+    log: Mutex<Log>,
+    leader_epoch: AtomicI32,
+    /// False while the partition takes over what the tier has (rule 3 of the remote log protocol).
+    ready: AtomicBool,
+    failed: AtomicBool,
+    /// Mirrors of the log's, for those who wait.
+    high_watermark: AtomicI64,
+    flush_queued: AtomicBool,
+    /// Used since the last look of housekeeping.
+    used: AtomicBool,
+    progress: Notify,
+    waiters: Mutex<Vec<std::sync::Weak<Notify>>>,
+    /// The applied pointer of the remote log.
+    pointer: Mutex<RemotePointer>,
+    /// Set for topics with `remote.storage.enable`.
+    pub remote: Option<Arc<RemotePartition>>,
+}
+
+impl Partition {
+    pub fn new(
+        tp: TopicPartition,
+        topic: Arc<str>,
+        dir: Arc<LogDirectory>,
+        log: Log,
+        leader_epoch: i32,
+        pointer: RemotePointer,
+        remote: Option<Arc<RemotePartition>>,
+    ) -> Self {
+        let high_watermark = log.offsets().high_watermark;
+        Partition {
+            tp,
+            topic,
+            dir,
+            log: Mutex::new(log),
+            leader_epoch: AtomicI32::new(leader_epoch),
+            ready: AtomicBool::new(true),
+            failed: AtomicBool::new(false),
+            high_watermark: AtomicI64::new(high_watermark),
+            flush_queued: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            progress: Notify::new(),
+            waiters: Mutex::default(),
+            pointer: Mutex::new(pointer),
+            remote,
+        }
+    }
+
+    /// `<topic>-<partition>`.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.topic, self.tp.partition)
+    }
+
+    pub fn leader_epoch(&self) -> i32 {
+        self.leader_epoch.load(Ordering::Acquire)
+    }
+
+    pub fn set_leader_epoch(&self, epoch: i32) {
+        self.leader_epoch.fetch_max(epoch, Ordering::AcqRel);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+        self.wake();
+    }
+
+    /// The log, for the owner's tasks (retention, tier, checkpoints). Short sections only.
+    pub fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock()
+    }
+
+    pub fn config(&self) -> Arc<LogConfig> {
+        Arc::clone(self.log.lock().config())
+    }
+
+    pub fn offsets(&self) -> LogOffsets {
+        self.log.lock().offsets()
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.log.lock().size_bytes()
+    }
+
+    /// KIP-320: what the client believes of the leader's epoch. -1 = it believes nothing.
+    pub fn check_epoch(&self, current_leader_epoch: i32) -> Result<(), ErrorCode> {
+        let own = self.leader_epoch();
+        match current_leader_epoch {
+            -1 => Ok(()),
+            older if older < own => Err(ErrorCode::FencedLeaderEpoch),
+            newer if newer > own => Err(ErrorCode::UnknownLeaderEpoch),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends record batches as leader. What is appended is acknowledged when [`Appended::durable`] is done.
+    pub fn append(self: &Arc<Self>, records: &Bytes, origin: Origin, now_ms: i64) -> Result<Appended, AppendRefused> {
+        if !self.is_ready() {
+            return Err(AppendRefused::from(ErrorCode::NotLeaderOrFollower));
+        }
+        if self.dir.is_offline() || self.failed.load(Ordering::Acquire) {
+            return Err(AppendRefused::from(ErrorCode::KafkaStorageError));
+        }
+        self.used.store(true, Ordering::Relaxed);
+        let mut log = self.log.lock();
+        let appended = match log.append_as_leader(records, self.leader_epoch(), origin.into(), now_ms) {
+            Ok(appended) => appended,
+            Err(error) => {
+                drop(log);
+                return Err(self.refused(error));
+            }
+        };
+        let config = log.config();
+        let waits = config.flush_messages == 1;
+        let (flush_messages, flush_ms) = (config.flush_messages, config.flush_ms);
+        let end = appended.last_offset + 1;
+        if !waits && !appended.duplicate {
+            self.advance_to(&mut log, end);
+        }
+        let unflushed = log.unflushed_records();
+        let offsets = log.offsets();
+        drop(log);
+        if unflushed >= flush_messages {
+            self.ask_for_flush();
+        } else if flush_ms != i64::MAX && unflushed > 0 {
+            let at = clock::monotonic() + Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0));
+            self.dir.flusher.at(at, Arc::clone(self));
+        }
+        let durable =
+            (self.high_watermark.load(Ordering::Acquire) < end).then(|| Durable { partition: Arc::clone(self), end });
+        Ok(Appended {
+            first_offset: appended.first_offset,
+            log_append_time_ms: appended.log_append_time_ms,
+            log_start_offset: offsets.log_start,
+            durable,
+            records: if appended.duplicate { 0 } else { appended.record_count },
+        })
+    }
+
+    fn refused(&self, error: AppendError) -> AppendRefused {
+        if error.is_storage() {
+            self.fail(&error.to_string());
+        } else {
+            tracing::debug!(partition = %self.name(), %error, "append refused");
+        }
+        AppendRefused { code: error.error_code(), message: Some(error.to_string()) }
+    }
+
+    fn ask_for_flush(self: &Arc<Self>) {
+        if !self.flush_queued.swap(true, Ordering::AcqRel) {
+            self.dir.flusher.now(Arc::clone(self));
+        }
+    }
+
+    /// Syncs all that is appended, and lets the high watermark follow. Called by the flusher's thread, and at shutdown.
+    pub fn flush(&self) {
+        // From here on an append asks anew.
+        self.flush_queued.store(false, Ordering::Release);
+        let Some(flush) = self.log.lock().begin_flush() else { return };
+        if self.failed.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = flush.run() {
+            self.fail(&format!("sync failed: {error}"));
+            return;
+        }
+        let mut log = self.log.lock();
+        log.finish_flush(&flush);
+        self.advance_to(&mut log, flush.end_offset());
+    }
+
+    fn advance_to(&self, log: &mut Log, end: i64) {
+        if log.advance_high_watermark(end) {
+            self.high_watermark.store(log.offsets().high_watermark, Ordering::Release);
+            self.wake();
+        }
+    }
+
+    /// After a failed write or sync: nothing of this log is acknowledged any more, and its directory goes offline.
+    fn fail(&self, reason: &str) {
+        self.failed.store(true, Ordering::Release);
+        self.log.lock().fail();
+        self.dir.fail(&format!("{}: {reason}", self.name()));
+        self.wake();
+    }
+
+    /// Gives back memory and open files, unless the log was used since the last call.
+    pub fn release_if_idle(&self) {
+        if !self.used.swap(false, Ordering::Relaxed) {
+            self.log.lock().release();
+        }
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    fn wake(&self) {
+        self.progress.notify_waiters();
+        for waiter in std::mem::take(&mut *self.waiters.lock()) {
+            if let Some(waiter) = waiter.upgrade() {
+                waiter.notify_one();
+            }
+        }
+    }
+
+    /// Wakes `wake` once, at the next move of the high watermark or the last stable offset.
+    pub fn wake_on_progress(&self, wake: &Arc<Notify>) {
+        let mut waiters = self.waiters.lock();
+        if waiters.len() >= WAITERS_SWEEP && waiters.len().is_power_of_two() {
+            waiters.retain(|w| w.strong_count() > 0);
+        }
+        waiters.push(Arc::downgrade(wake));
+    }
+
+    /// Reads from the local log. [`ReadRefused::Remote`] if the offset is in the tier only.
+    pub fn read(
+        &self,
+        offset: i64,
+        max_bytes: u32,
+        min_one: bool,
+        isolation: Isolation,
+    ) -> Result<PartitionRead, ReadRefused> {
+        if !self.is_ready() {
+            return Err(ReadRefused::Code(ErrorCode::NotLeaderOrFollower));
+        }
+        self.used.store(true, Ordering::Relaxed);
+        let (plan, offsets, aborted) = {
+            let log = self.log.lock();
+            let offsets = log.offsets();
+            let upper = isolation.upper(&offsets);
+            let plan = if offset >= upper && offset <= offsets.log_end && offset >= offsets.log_start {
+                None
+            } else {
+                Some(log.prepare_read(offset, upper).map_err(|error| self.read_refused(offset, error))?)
+            };
+            let aborted = match (&plan, isolation) {
+                (Some(_), Isolation::TxnCommitted) => {
+                    let aborted = log.aborted_in(offset, upper).map_err(|error| self.read_refused(offset, error))?;
+                    Some(
+                        aborted
+                            .iter()
+                            .map(|a| Aborted { producer_id: a.producer_id, first_offset: a.first_offset })
+                            .collect(),
+                    )
+                }
+                (None, Isolation::TxnCommitted) => Some(Vec::new()),
+                _ => None,
+            };
+            (plan, offsets, aborted)
+        };
+        let records = match plan {
+            Some(plan) if max_bytes > 0 || min_one => match plan.run(max_bytes, min_one) {
+                Ok(read) => read.records,
+                // The segment was freed after the plan was made: the tier has it.
+                Err(_) if offset < self.offsets().local_log_start => return Err(ReadRefused::Remote { offset }),
+                Err(error) => return Err(self.read_refused(offset, error)),
+            },
+            _ => Rope::default(),
+        };
+        Ok(PartitionRead::new(records, &offsets, aborted))
+    }
+
+    fn read_refused(&self, offset: i64, error: ReadError) -> ReadRefused {
+        match error {
+            ReadError::MovedToTieredStorage { .. } => ReadRefused::Remote { offset },
+            error => {
+                let code = error.error_code();
+                if code == ErrorCode::KafkaStorageError {
+                    tracing::error!(partition = %self.name(), offset, %error, "a local read failed");
+                }
+                ReadRefused::Code(code)
+            }
+        }
+    }
+
+    /// The leader epoch in which `offset` was (or will be) written.
+    pub fn epoch_of(&self, offset: i64) -> i32 {
+        let log = self.log.lock();
+        if offset >= log.offsets().log_end { self.leader_epoch() } else { log.epoch_for_offset(offset).unwrap_or(-1) }
+    }
+
+    /// KIP-101: the largest epoch at most `epoch`, and where it ends.
+    pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
+        let log = self.log.lock();
+        let own = self.leader_epoch();
+        // An epoch is noted in the log with its first record; until then it begins at the end.
+        let latest = log.latest_epoch().unwrap_or(-1);
+        if epoch == own && latest < own {
+            return Some((own, log.offsets().log_end));
+        }
+        if epoch < own && epoch >= latest && latest >= 0 {
+            return Some((latest, log.offsets().log_end));
+        }
+        let end = log.end_offset_for_epoch(epoch);
+        (end.end_offset >= 0).then_some((end.epoch, end.end_offset))
+    }
+
+    /// The first local record at or after `timestamp`, below `upper` (exclusive).
+    pub fn local_offset_for_timestamp(
+        &self,
+        timestamp: i64,
+        upper: i64,
+    ) -> Result<Option<TimestampedOffset>, ReadRefused> {
+        let found = self.log.lock().offset_for_timestamp(timestamp, upper);
+        Ok(found.map_err(|e| self.read_refused(upper, e))?.map(TimestampedOffset::from))
+    }
+
+    /// The record with the greatest timestamp in the local log, below `upper` (exclusive).
+    pub fn offset_of_max_timestamp(&self, upper: i64) -> Result<Option<TimestampedOffset>, ReadRefused> {
+        let found = self.log.lock().offset_of_max_timestamp(upper);
+        Ok(found.map_err(|e| self.read_refused(upper, e))?.map(TimestampedOffset::from))
+    }
+
+    /// Producers with their last sequence, for DescribeProducers.
+    pub fn producers(&self) -> Vec<ProducerView> {
+        let producers = self.log.lock().producers();
+        match producers {
+            Ok(producers) => producers.into_iter().map(ProducerView::from).collect(),
+            Err(error) => {
+                tracing::warn!(partition = %self.name(), %error, "the producer state cannot be read");
+                Vec::new()
+            }
+        }
+    }
+
+    /// The pointer as applied here.
+    pub fn pointer(&self) -> RemotePointer {
+        *self.pointer.lock()
+    }
+
+    /// Takes over a newer pointer: its log start, and with it what may be freed. An older one changes nothing.
+    pub fn apply_pointer(&self, new: RemotePointer) -> Result<(), LogError> {
+        let mut pointer = self.pointer.lock();
+        if new.version <= pointer.version && new.state == pointer.state {
+            return Ok(());
+        }
+        *pointer = new;
+        drop(pointer);
+        if new.state == PointerState::Open && self.is_ready() {
+            self.raise_log_start(new.log_start_offset)?;
+        }
+        Ok(())
+    }
+
+    /// Raises the log start of the local log; segments wholly below it are removed by retention.
+    pub fn raise_log_start(&self, offset: i64) -> Result<(), LogError> {
+        let mut log = self.log.lock();
+        if offset > log.offsets().log_start {
+            log.raise_log_start(offset)?;
+        }
+        Ok(())
+    }
+
+    /// First live remote offset and the last copied one; none if nothing is live in the tier.
+    pub fn tiered_range(&self) -> Option<(i64, i64)> {
+        let pointer = self.pointer();
+        (pointer.state == PointerState::Open && pointer.has_live())
+            .then_some((pointer.log_start_offset, pointer.highest_copied_offset))
+    }
+
+    /// The last copied offset, also if nothing of it is live any more; none if the partition is not tiered.
+    pub fn highest_copied(&self) -> Option<i64> {
+        let pointer = self.pointer();
+        (pointer.state == PointerState::Open).then_some(pointer.highest_copied_offset)
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        self.progress.notify_waiters();
+    }
+}

@@ -1,0 +1,210 @@
+//! What a partition answers: plain values, and the code that each refusal has for a client.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use strandline_log::LogOffsets;
+use strandline_log::producer_state::{AppendOrigin, ProducerEntry};
+use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::rope::Rope;
+
+use super::Partition;
+
+/// Who appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A producer.
+    Client,
+    /// The group coordinator.
+    Coordinator,
+}
+
+impl From<Origin> for AppendOrigin {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Client => AppendOrigin::Client,
+            Origin::Coordinator => AppendOrigin::Coordinator,
+        }
+    }
+}
+
+/// How far a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    HighWatermark,
+    /// Up to the last stable offset.
+    TxnCommitted,
+}
+
+impl Isolation {
+    /// Exclusive.
+    pub fn upper(self, offsets: &LogOffsets) -> i64 {
+        match self {
+            Isolation::HighWatermark => offsets.high_watermark,
+            Isolation::TxnCommitted => offsets.last_stable,
+        }
+    }
+}
+
+/// An append that was taken.
+pub struct Appended {
+    pub first_offset: i64,
+    /// -1 = the producer's timestamps hold.
+    pub log_append_time_ms: i64,
+    pub log_start_offset: i64,
+    /// To be awaited before it is acknowledged; none if it is safe already.
+    pub durable: Option<Durable>,
+    pub(super) records: u64,
+}
+
+impl Appended {
+    /// Records added; 0 for a repeated batch.
+    pub fn record_count(&self) -> u64 {
+        self.records
+    }
+}
+
+/// The log failed while an append waited to be safe: its outcome is unknown, and it is never acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the log directory failed before the append was safe")]
+pub struct WaitFailed;
+
+impl WaitFailed {
+    pub fn code(self) -> ErrorCode {
+        ErrorCode::KafkaStorageError
+    }
+}
+
+/// An append on its way to safety.
+pub struct Durable {
+    pub(super) partition: Arc<Partition>,
+    /// Exclusive.
+    pub(super) end: i64,
+}
+
+impl Durable {
+    /// Done when the high watermark covers the append.
+    pub async fn wait(self) -> Result<(), WaitFailed> {
+        loop {
+            let moved = self.partition.progress.notified();
+            let mut moved = std::pin::pin!(moved);
+            moved.as_mut().enable();
+            if self.partition.high_watermark.load(Ordering::Acquire) >= self.end {
+                return Ok(());
+            }
+            if self.partition.has_failed() {
+                return Err(WaitFailed);
+            }
+            moved.await;
+        }
+    }
+}
+
+/// Nothing was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppendRefused {
+    pub code: ErrorCode,
+    /// For the client, beside the code.
+    pub message: Option<String>,
+}
+
+impl From<ErrorCode> for AppendRefused {
+    fn from(code: ErrorCode) -> Self {
+        AppendRefused { code, message: None }
+    }
+}
+
+/// Records, and the offsets that go with them.
+#[derive(Debug, Clone)]
+pub struct PartitionRead {
+    pub records: Rope,
+    pub high_watermark: i64,
+    pub last_stable_offset: i64,
+    pub log_start_offset: i64,
+    /// For readers of committed records only.
+    pub aborted: Option<Vec<Aborted>>,
+}
+
+impl PartitionRead {
+    pub fn new(records: Rope, offsets: &LogOffsets, aborted: Option<Vec<Aborted>>) -> Self {
+        PartitionRead {
+            records,
+            high_watermark: offsets.high_watermark,
+            last_stable_offset: offsets.last_stable,
+            log_start_offset: offsets.log_start,
+            aborted,
+        }
+    }
+}
+
+/// An aborted transaction: its records from `first_offset` on are to be skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted {
+    pub producer_id: i64,
+    pub first_offset: i64,
+}
+
+/// Why a read gave nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadRefused {
+    Code(ErrorCode),
+    /// The offset is in the tier only.
+    Remote {
+        offset: i64,
+    },
+}
+
+impl ReadRefused {
+    /// The code for a client. A remote offset that nobody could read now is asked for again.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            ReadRefused::Code(code) => code,
+            ReadRefused::Remote { .. } => ErrorCode::OffsetNotAvailable,
+        }
+    }
+}
+
+/// An answer to a search by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampedOffset {
+    pub offset: i64,
+    pub timestamp: i64,
+    pub leader_epoch: i32,
+}
+
+impl From<strandline_log::TimestampedOffset> for TimestampedOffset {
+    fn from(found: strandline_log::TimestampedOffset) -> Self {
+        TimestampedOffset { offset: found.offset, timestamp: found.timestamp, leader_epoch: found.leader_epoch }
+    }
+}
+
+impl From<strandline_tiering::TimestampedOffset> for TimestampedOffset {
+    fn from(found: strandline_tiering::TimestampedOffset) -> Self {
+        TimestampedOffset { offset: found.offset, timestamp: found.timestamp, leader_epoch: found.leader_epoch }
+    }
+}
+
+/// One producer of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerView {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    /// -1 = none.
+    pub last_sequence: i32,
+    pub last_timestamp: i64,
+    pub coordinator_epoch: i32,
+    pub current_txn_first_offset: Option<i64>,
+}
+
+impl From<(i64, ProducerEntry)> for ProducerView {
+    fn from((producer_id, entry): (i64, ProducerEntry)) -> Self {
+        ProducerView {
+            producer_id,
+            producer_epoch: entry.producer_epoch,
+            last_sequence: entry.batches.back().map_or(-1, |b| b.last_sequence),
+            last_timestamp: entry.last_timestamp,
+            coordinator_epoch: entry.coordinator_epoch,
+            current_txn_first_offset: entry.current_txn_first_offset,
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The partitions that this node hosts, kept equal to the image.
+//!
+//! Owns opening and closing logs, which log directory a new partition goes to, and the removal of a deleted topic's
+//! directories. Does not own what a partition does (`partition`), nor when a topic is deleted (the controller).
+//! Invariants: only the task of image updates changes the set; readers see a consistent snapshot; a directory is removed
+//! only if the image says that its topic id is being deleted: unknown is not deleted.
+//! A crash leaves directories named `*-delete`, removed at the next start.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use strandline_controller::ImageUpdate;
+use strandline_controller::image::{MetadataImage, PartitionImage, TopicImage};
+use strandline_controller::record::{MetadataRecord, ResourceType};
+use strandline_log::checkpoint::TopicPartitionKey;
+use strandline_log::partition_metadata::read as read_topic_id;
+use strandline_log::{Log, LogOptions};
+use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::{TopicId, TopicPartition};
+use strandline_protocol::remote_pointer::PointerState;
+
+use crate::clock;
+use crate::config::NodeConfig;
+use crate::log_dir::{CheckpointedOffsets, LogDirectory};
+use crate::partition::Partition;
+use crate::tier::Tier;
+use crate::topic_configs;
+
+/// Suffix of a directory whose topic is deleted, as in Kafka.
+const DELETE_SUFFIX: &str = "-delete";
+/// Suffix of a directory that holds another topic of the same name and unknown id, as in Kafka.
+const STRAY_SUFFIX: &str = "-stray";
+/// Threads that open logs at start.
+const OPENERS: usize = 4;
+
+/// One place of the set.
+#[derive(Clone)]
+enum Hosted {
+    Open(Arc<Partition>),
+    /// The log cannot be opened; said at start, and to every client as KAFKA_STORAGE_ERROR.
+    Broken,
+}
+
+type Set = imbl::HashMap<TopicPartition, Hosted>;
+
+/// What opening needs, for all partitions.
+pub struct Partitions {
+    config: Arc<NodeConfig>,
+    dirs: Vec<Arc<LogDirectory>>,
+    tier: Option<Arc<Tier>>,
+    set: ArcSwap<Set>,
+    /// Partition directories found at start: name to index of the log directory.
+    found: Mutex<HashMap<String, usize>>,
+    /// Directories to be removed at their time.
+    doomed: Mutex<Vec<Doomed>>,
+}
+
+/// A renamed directory of a deleted topic.
+struct Doomed {
+    topic_id: TopicId,
+    path: PathBuf,
+    dir: Arc<LogDirectory>,
+    at_ms: i64,
+}
+
+impl Partitions {
+    /// Lists the directories and removes what an earlier deletion left.
+    pub fn new(config: Arc<NodeConfig>, dirs: Vec<Arc<LogDirectory>>, tier: Option<Arc<Tier>>) -> io::Result<Self> {
+        let mut found = HashMap::new();
+        for (index, dir) in dirs.iter().enumerate() {
+            for entry in dir.disk.read_dir(&dir.path)? {
+                if entry.is_dir && entry.name.ends_with(DELETE_SUFFIX) {
+                    dir.disk.remove_dir_all(&dir.path.join(&entry.name))?;
+                } else if entry.is_dir && parse_name(&entry.name).is_some() {
+                    found.insert(entry.name, index);
+                }
+            }
+        }
+        let (set, found) = (ArcSwap::from_pointee(Set::new()), Mutex::new(found));
+        Ok(Partitions { config, dirs, tier, set, found, doomed: Mutex::default() })
+    }
+
+    pub fn dirs(&self) -> &[Arc<LogDirectory>] {
+        &self.dirs
+    }
+
+    /// Partition directories found at start by topic: its id, and how many partitions it has. For topics that Kafka, or
+    /// a lost controller, left behind.
+    pub fn topics_on_disk(&self) -> BTreeMap<String, (TopicId, i32)> {
+        let mut topics = BTreeMap::new();
+        for (name, index) in self.found.lock().iter() {
+            let Some((topic, partition)) = parse_name(name) else { continue };
+            let dir = &self.dirs[*index];
+            match read_topic_id(&*dir.disk, &dir.path.join(name)) {
+                Ok(Some(id)) => {
+                    let entry = topics.entry(topic.to_owned()).or_insert((id, 0));
+                    entry.1 = entry.1.max(partition + 1);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(directory = name, %error, "not a partition directory that can be read"),
+            }
+        }
+        topics
+    }
+
+    /// The partition, if this node leads it and can serve it.
+    pub fn leading(&self, id: TopicId, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
+        match self.set.load().get(&TopicPartition { topic_id: id, partition }) {
+            Some(Hosted::Open(p)) if p.dir.is_offline() => Err(ErrorCode::KafkaStorageError),
+            Some(Hosted::Open(p)) => Ok(Arc::clone(p)),
+            Some(Hosted::Broken) => Err(ErrorCode::KafkaStorageError),
+            None => Err(ErrorCode::UnknownTopicOrPartition),
+        }
+    }
+
+    /// All that are open, in no order.
+    pub fn all(&self) -> Vec<Arc<Partition>> {
+        let open = |hosted: &Hosted| match hosted {
+            Hosted::Open(p) => Some(Arc::clone(p)),
+            Hosted::Broken => None,
+        };
+        self.set.load().values().filter_map(open).collect()
+    }
+
+    pub fn count(&self) -> usize {
+        self.set.load().len()
+    }
+
+    /// Those whose files are in this log directory, by topic and number.
+    pub fn in_dir(&self, path: &Path) -> Vec<Arc<Partition>> {
+        let mut all = self.all();
+        all.retain(|p| p.dir.path == path);
+        all.sort_by(|a, b| (&a.topic, a.tp.partition).cmp(&(&b.topic, b.tp.partition)));
+        all
+    }
+
+    /// Opens everything that the image gives to this node, with several threads.
+    pub fn open_all(&self, image: &MetadataImage) {
+        let wanted: Vec<_> = image.partitions.iter().filter(|(tp, p)| self.is_mine(image, **tp, p)).collect();
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let opened = Mutex::new(Vec::with_capacity(wanted.len()));
+        std::thread::scope(|scope| {
+            for _ in 0..OPENERS.min(wanted.len()) {
+                scope.spawn(|| {
+                    while let Some((tp, p)) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                        let hosted = self.open(image, **tp, p);
+                        opened.lock().push((**tp, hosted));
+                    }
+                });
+            }
+        });
+        let mut set = Set::clone(&self.set.load());
+        set.extend(opened.into_inner());
+        self.set.store(Arc::new(set));
+    }
+
+    fn is_mine(&self, image: &MetadataImage, tp: TopicPartition, partition: &PartitionImage) -> bool {
+        image.live_topic(tp.topic_id).is_some() && partition.record.replicas.contains(&self.config.node_id)
+    }
+
+    /// Follows one step of the image. Returns partitions that are new here.
+    pub fn apply(&self, update: &ImageUpdate) -> Vec<Arc<Partition>> {
+        let image = &*update.image;
+        let mut set = Set::clone(&self.set.load());
+        let mut new = Vec::new();
+        let mut changed = affected(update, &set);
+        changed.sort_unstable();
+        changed.dedup();
+        for tp in changed {
+            let wanted = image.partitions.get(&tp).filter(|p| self.is_mine(image, tp, p));
+            match (wanted, set.get(&tp)) {
+                (Some(p), Some(Hosted::Open(open))) => self.follow(image, open, p),
+                (Some(p), None) => {
+                    let hosted = self.open(image, tp, p);
+                    if let Hosted::Open(p) = &hosted {
+                        new.push(Arc::clone(p));
+                    }
+                    set.insert(tp, hosted);
+                }
+                (None, Some(_)) => {
+                    if let Some(hosted) = set.remove(&tp) {
+                        self.close_deleted(image, tp, &hosted);
+                    }
+                }
+                (Some(_), Some(Hosted::Broken)) | (None, None) => {}
+            }
+        }
+        self.set.store(Arc::new(set));
+        new
+    }
+
+    fn follow(&self, image: &MetadataImage, open: &Arc<Partition>, p: &PartitionImage) {
+        open.set_leader_epoch(p.record.leader_epoch);
+        let config = topic_configs::of_topic(&self.config, image, &open.topic);
+        let mut log = open.log();
+        if **log.config() != config {
+            log.set_config(Arc::new(config));
+        }
+        drop(log);
+        if let Err(error) = open.apply_pointer(p.pointer) {
+            tracing::error!(partition = %open.name(), %error, "the log start cannot follow the remote pointer");
+        }
+    }
+
+    fn open(&self, image: &MetadataImage, tp: TopicPartition, p: &PartitionImage) -> Hosted {
+        let Some(topic) = image.topics.get(&tp.topic_id) else {
+            return Hosted::Broken;
+        };
+        match self.try_open(image, topic, tp, p) {
+            Ok(partition) => Hosted::Open(Arc::new(partition)),
+            Err(error) => {
+                tracing::error!(
+                    partition = format!("{}-{}", topic.name, tp.partition), %error,
+                    "the partition cannot be opened and is not served; nothing of it was changed"
+                );
+                Hosted::Broken
+            }
+        }
+    }
+
+    fn try_open(
+        &self,
+        image: &MetadataImage,
+        topic: &TopicImage,
+        tp: TopicPartition,
+        p: &PartitionImage,
+    ) -> Result<Partition, Box<dyn std::error::Error>> {
+        let name = format!("{}-{}", topic.name, tp.partition);
+        let dir = self.place(&name, image, tp.topic_id)?;
+        let config = Arc::new(topic_configs::of_topic(&self.config, image, &topic.name));
+        let key = TopicPartitionKey { topic: topic.name.to_string(), partition: tp.partition };
+        let tiered = p.pointer.state == PointerState::Open;
+        let checkpoint = |map: &BTreeMap<TopicPartitionKey, i64>| map.get(&key).copied().unwrap_or(0);
+        let log_start = checkpoint(&dir.start.log_starts);
+        let mut log = Log::open(LogOptions {
+            dir: dir.path.join(&name),
+            topic_id: tp.topic_id,
+            files: Arc::clone(&dir.files),
+            config,
+            log_start_offset: if tiered { p.pointer.log_start_offset } else { log_start },
+            recovery_point: checkpoint(&dir.start.recovery_points),
+            clean_shutdown: dir.start.was_clean,
+            now_ms: clock::now_ms(),
+        })?;
+        if !tiered {
+            // Segments that local retention removed before the checkpoint was written: the start follows them.
+            let local_start = log.offsets().local_log_start;
+            if log.offsets().log_start < local_start {
+                log.advance_high_watermark(local_start);
+                log.raise_log_start(local_start)?;
+            }
+        }
+        // All that recovery found is on this node's disk, and this node alone decides (replication factor 1): what is
+        // not synced yet will be before anything new is acknowledged.
+        if let Some(flush) = log.begin_flush() {
+            flush.run()?;
+            log.finish_flush(&flush);
+        }
+        let end = log.offsets().log_end;
+        log.advance_high_watermark(end);
+        let remote = self.tier.as_ref().map(|tier| tier.partition(&topic.name, tp));
+        let epoch = p.record.leader_epoch;
+        Ok(Partition::new(tp, Arc::clone(&topic.name), dir, log, epoch, p.pointer, remote))
+    }
+
+    /// The log directory that has, or will have, the partition. Another topic's remains of the same name go aside.
+    fn place(&self, name: &str, image: &MetadataImage, id: TopicId) -> io::Result<Arc<LogDirectory>> {
+        let known = self.found.lock().get(name).copied();
+        if let Some(index) = known {
+            let dir = &self.dirs[index];
+            let path = dir.path.join(name);
+            let found_id = if dir.disk.exists(&path)? { read_topic_id(&*dir.disk, &path)? } else { None };
+            match found_id {
+                Some(other) if other != id => {
+                    let deleted = image.topics.get(&other).is_some_and(|t| t.deleting_since_ms.is_some());
+                    let suffix = if deleted { DELETE_SUFFIX } else { STRAY_SUFFIX };
+                    let aside = dir.path.join(format!("{name}.{}{suffix}", other.0.simple()));
+                    tracing::warn!(from = %path.display(), to = %aside.display(), "the directory holds another topic of this name");
+                    dir.disk.rename(&path, &aside)?;
+                    dir.disk.sync_dir(&dir.path)?;
+                }
+                _ => return Ok(Arc::clone(dir)),
+            }
+        }
+        let counts = self.counts();
+        let alive = (0..self.dirs.len()).filter(|i| !self.dirs[*i].is_offline());
+        let index = alive.min_by_key(|i| counts.get(i).copied().unwrap_or(0)).unwrap_or(0);
+        self.found.lock().insert(name.to_owned(), index);
+        Ok(Arc::clone(&self.dirs[index]))
+    }
+
+    fn counts(&self) -> HashMap<usize, usize> {
+        let mut counts = HashMap::new();
+        if self.dirs.len() > 1 {
+            for index in self.found.lock().values() {
+                *counts.entry(*index).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Takes the directory of a deleted topic out of the way; it is removed after `file.delete.delay.ms`.
+    fn close_deleted(&self, image: &MetadataImage, tp: TopicPartition, hosted: &Hosted) {
+        let deleting = image.topics.get(&tp.topic_id).filter(|t| t.deleting_since_ms.is_some());
+        let (Some(topic), Hosted::Open(partition)) = (deleting, hosted) else { return };
+        partition.set_ready(false);
+        let name = format!("{}-{}", topic.name, tp.partition);
+        self.found.lock().remove(&name);
+        let delay_ms = partition.config().file_delete_delay_ms;
+        let dir = &partition.dir;
+        let (from, to) =
+            (dir.path.join(&name), dir.path.join(format!("{name}.{}{DELETE_SUFFIX}", tp.topic_id.0.simple())));
+        let moved = match dir.disk.exists(&from) {
+            Ok(false) => return,
+            Ok(true) => dir.disk.rename(&from, &to).and_then(|()| dir.disk.sync_dir(&dir.path)),
+            Err(error) => Err(error),
+        };
+        match moved {
+            Ok(()) => self.doomed.lock().push(Doomed {
+                topic_id: tp.topic_id,
+                path: to,
+                dir: Arc::clone(dir),
+                at_ms: clock::now_ms().saturating_add(delay_ms),
+            }),
+            Err(error) => tracing::error!(directory = %from.display(), %error, "a deleted partition stays on disk"),
+        }
+    }
+
+    /// Removes what is due. Blocks; for the housekeeping thread.
+    pub fn remove_doomed(&self, now_ms: i64) {
+        let mut doomed = self.doomed.lock();
+        let due: Vec<Doomed> = doomed.extract_if(.., |d| d.at_ms <= now_ms).collect();
+        drop(doomed);
+        for d in due {
+            if let Err(error) = d.dir.disk.remove_dir_all(&d.path) {
+                tracing::warn!(directory = %d.path.display(), %error, "cannot be removed; the next start tries again");
+            }
+        }
+    }
+
+    /// Whether directories of the topic still wait to be removed.
+    pub fn has_files_of(&self, id: TopicId) -> bool {
+        self.doomed.lock().iter().any(|d| d.topic_id == id) || self.set.load().keys().any(|tp| tp.topic_id == id)
+    }
+
+    /// Writes the checkpoints of every directory that changed.
+    pub fn write_checkpoints(&self) {
+        let mut by_dir: Vec<BTreeMap<TopicPartitionKey, CheckpointedOffsets>> = vec![BTreeMap::new(); self.dirs.len()];
+        for partition in self.all() {
+            let Some(index) = self.dirs.iter().position(|d| Arc::ptr_eq(d, &partition.dir)) else { continue };
+            if let Some(offsets) = checkpointed(&partition) {
+                let key = TopicPartitionKey { topic: partition.topic.to_string(), partition: partition.tp.partition };
+                by_dir[index].insert(key, offsets);
+            }
+        }
+        for (dir, offsets) in self.dirs.iter().zip(&by_dir) {
+            if let Err(error) = dir.write_checkpoints(offsets) {
+                tracing::warn!(dir = %dir.path.display(), %error, "checkpoints cannot be written; recovery will read more");
+            }
+        }
+    }
+
+    /// Closes every log and says so. Nothing may append any more.
+    pub fn close(&self) {
+        let mut failed: Vec<PathBuf> = Vec::new();
+        for partition in self.all() {
+            partition.flush();
+            if let Err(error) = partition.log().close() {
+                tracing::warn!(partition = %partition.name(), %error, "not closed in order; the next start recovers it");
+                failed.push(partition.dir.path.clone());
+            }
+        }
+        self.write_checkpoints();
+        for dir in &self.dirs {
+            dir.flusher.stop();
+            if dir.is_offline() || failed.contains(&dir.path) {
+                continue;
+            }
+            if let Err(error) = dir.mark_clean() {
+                tracing::warn!(dir = %dir.path.display(), %error, "no clean-shutdown mark; the next start recovers");
+            }
+        }
+    }
+}
+
+/// The offsets to be checkpointed; none if the log cannot make them durable, or nothing was ever written.
+fn checkpointed(partition: &Partition) -> Option<CheckpointedOffsets> {
+    let mut log = partition.log();
+    let offsets = log.offsets();
+    if offsets.log_end == 0 && offsets.log_start == 0 {
+        return None;
+    }
+    if let Err(error) = log.persist() {
+        tracing::warn!(partition = %partition.name(), %error, "not in the checkpoint");
+        return None;
+    }
+    Some(CheckpointedOffsets {
+        recovery_point: offsets.recovery_point,
+        log_start: offsets.log_start,
+        high_watermark: offsets.high_watermark,
+    })
+}
+
+/// Partitions that a step may have changed.
+fn affected(update: &ImageUpdate, set: &Set) -> Vec<TopicPartition> {
+    let image = &*update.image;
+    if update.records.is_empty() {
+        return image.partitions.keys().chain(set.keys()).copied().collect();
+    }
+    let mut changed = Vec::new();
+    let of_topic = |id: TopicId, changed: &mut Vec<TopicPartition>| {
+        let count = image.topics.get(&id).map_or(0, |t| t.partition_count);
+        changed.extend((0..count).map(|partition| TopicPartition { topic_id: id, partition }));
+    };
+    for record in update.records.iter() {
+        match record {
+            MetadataRecord::Partition(p) => {
+                changed.push(TopicPartition { topic_id: p.topic_id, partition: p.partition });
+            }
+            MetadataRecord::Advance(advance) => changed.push(advance.tp),
+            MetadataRecord::Pointer { topic_id, partition, .. } => {
+                changed.push(TopicPartition { topic_id: *topic_id, partition: *partition });
+            }
+            MetadataRecord::TopicDeleting { topic_id, .. } => of_topic(*topic_id, &mut changed),
+            MetadataRecord::TopicDeleted { topic_id } => {
+                changed.extend(set.keys().filter(|tp| tp.topic_id == *topic_id));
+            }
+            MetadataRecord::Config { resource: ResourceType::Topic, name, .. } => {
+                if let Some(topic) = image.topic(name) {
+                    of_topic(topic.id, &mut changed);
+                }
+            }
+            _ => {}
+        }
+    }
+    changed
+}
+
+/// Topic and number of a partition's directory.
+fn parse_name(name: &str) -> Option<(&str, i32)> {
+    let (topic, number) = name.rsplit_once('-')?;
+    let number = number.parse().ok().filter(|n| *n >= 0)?;
+    strandline_protocol::ids::validate_topic_name(topic).ok()?;
+    Some((topic, number))
+}
