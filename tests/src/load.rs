@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use strandline_protocol::compression::{Compression, DecompressLimit};
 use strandline_protocol::messages::fetch_request::FetchRequest;
+use strandline_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use strandline_protocol::messages::produce_request::ProduceRequest;
 use strandline_protocol::record_batch::{RecordBatchBuilder, batches, records};
 
@@ -21,6 +22,7 @@ use crate::wire::{Broken, Connection, FETCH, PRODUCE, fetch_request, produce_req
 const BATCH_BYTES: usize = 128 << 10;
 /// Requests sent ahead of their answers, per connection.
 const PIPELINE: usize = 4;
+const INIT_PRODUCER_ID: i16 = 4;
 /// Of the record timestamps; they rise by 1 ms each 10 records.
 const EPOCH_MS: i64 = 1_704_067_200_000;
 /// Bytes of one fetch.
@@ -61,8 +63,10 @@ impl Pattern {
     }
 
     /// The batch that begins with record `first`, and the number behind its last; at most `end`.
-    pub fn batch(&self, partition: i32, first: i64, end: i64, codec: Compression) -> (Bytes, i64) {
+    fn batch(&self, partition: i32, first: i64, end: i64, codec: Compression, producer: (i64, i16)) -> (Bytes, i64) {
         let mut batch = RecordBatchBuilder::new(codec);
+        (batch.producer_id, batch.producer_epoch) = producer;
+        batch.base_sequence = i32::try_from(first).expect("fewer records than sequence numbers");
         let mut number = first;
         while number < end && batch.size_estimate() < BATCH_BYTES {
             let (key, value) = (Self::key(partition, number), self.value(partition, number));
@@ -89,11 +93,24 @@ pub fn produce(
         let mut open = std::collections::VecDeque::new();
         let mut next = range.start;
         let mut turn = 0;
+        // With sequence numbers the broker refuses what follows a refused batch; the first batch is sent alone, as nothing
+        // precedes it that would tell the broker where the sequence begins.
+        let ids = InitProducerIdRequest {
+            transaction_timeout_ms: 60_000,
+            producer_id: -1,
+            producer_epoch: -1,
+            ..Default::default()
+        };
+        let ids = connection.call(INIT_PRODUCER_ID, &ids)?;
+        if ids.error_code != 0 {
+            return Err(Broken(format!("InitProducerId: error {}", ids.error_code)));
+        }
+        let producer = (ids.producer_id, ids.producer_epoch);
         while acknowledged < range.end {
-            while next < range.end && open.len() < PIPELINE {
+            while next < range.end && open.len() < if acknowledged == range.start { 1 } else { PIPELINE } {
                 let codec = Compression::ALL[turn % Compression::ALL.len()];
                 turn += 1;
-                let (batch, end) = pattern.batch(partition, next, range.end, codec);
+                let (batch, end) = pattern.batch(partition, next, range.end, codec, producer);
                 connection.send(PRODUCE, &produce_request(topic, partition, batch, -1))?;
                 open.push_back((next, end));
                 next = end;

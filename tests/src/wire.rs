@@ -112,7 +112,7 @@ impl Connection {
         if answer.error_code == 0 { Ok(answer.offset) } else { Err(answer.error_code) }
     }
 
-    /// Creates a topic; the answer is the error code and text.
+    /// Creates a topic and waits until each of its partitions answers; Err = the error code and text.
     pub fn create_topic(
         &mut self,
         name: &str,
@@ -133,7 +133,14 @@ impl Connection {
         let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, validate_only: false };
         let response = self.call(CREATE_TOPICS, &request).unwrap_or_else(|e| panic!("CreateTopics: {}", e.0));
         let answer = &response.topics[0];
-        if answer.error_code == 0 { Ok(()) } else { Err((answer.error_code, answer.error_message.clone())) }
+        if answer.error_code != 0 {
+            return Err((answer.error_code, answer.error_message.clone()));
+        }
+        for partition in 0..partitions {
+            let what = format!("{name}-{partition} has a leader");
+            wait::until(&what, ANSWER, || self.list_offset(name, partition, LATEST).ok());
+        }
+        Ok(())
     }
 
     /// Fetches one partition once.
