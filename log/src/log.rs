@@ -12,7 +12,7 @@ use crate::error::{BadFile, CorruptLog, OpenError, ReadError};
 use crate::file_cache::{FileCache, FileKind};
 use crate::leader_epochs::{EpochEndOffset, LeaderEpochs};
 use crate::producer_state::ProducerEntry;
-use crate::producers::Producers;
+use crate::producers::{Producers, indexed_batch};
 use crate::segment::{MemoryIndex, NO_TIMESTAMP, SegmentFiles};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -419,17 +419,34 @@ impl Log {
 /// offset behind the last batch (the base offset if there is none). Stops before a batch that passes `below` (exclusive).
 pub(crate) fn walk_tail(
     segment: &Segment,
-    mut index: MemoryIndex,
+    index: MemoryIndex,
     interval_bytes: i32,
     below: i64,
 ) -> Result<(MemoryIndex, i64), OpenError> {
+    match walk_sound(segment, index, interval_bytes, below)? {
+        (index, end, None) => Ok((index, end)),
+        (_, _, Some(corrupt)) => Err(corrupt.into()),
+    }
+}
+
+/// As [`walk_tail`], but a bad batch ends the walk and is returned beside what is sound.
+pub(crate) fn walk_sound(
+    segment: &Segment,
+    mut index: MemoryIndex,
+    interval_bytes: i32,
+    below: i64,
+) -> Result<(MemoryIndex, i64, Option<CorruptLog>), OpenError> {
     let path = segment.files.path(FileKind::Log);
-    let (_, position) = index.truncate(below, segment.size);
+    let (indexed, mut position) = index.truncate(below, segment.size);
     let mut end = segment.base();
     if segment.size == 0 {
-        return Ok((index, end));
+        return Ok((index, end, None));
     }
     let file = segment.files.open(FileKind::Log).map_err(OpenError::io(&path))?;
+    if !indexed_batch(&*file, position, segment.size, indexed) {
+        // The index leads astray: it is built anew.
+        (index, position) = (MemoryIndex::new(segment.base()), 0);
+    }
     let mut walk = BatchWalk::new(&*file, position, segment.size, SCAN_BLOCK_BYTES);
     loop {
         let step = walk.next_batch().and_then(|step| {
@@ -439,11 +456,9 @@ pub(crate) fn walk_tail(
             Ok(step)
         });
         match step {
-            Ok(None) => return Ok((index, end)),
+            Ok(None) => return Ok((index, end, None)),
+            Ok(Some((_, header))) if header.next_offset() > below => return Ok((index, end, None)),
             Ok(Some((at, header))) => {
-                if header.next_offset() > below {
-                    return Ok((index, end));
-                }
                 if at == position && position > 0 {
                     index.count_indexed(&header);
                 } else {
@@ -454,7 +469,7 @@ pub(crate) fn walk_tail(
             Err(WalkError::Io(error)) => return Err(OpenError::io(&path)(error)),
             Err(WalkError::Bad { position, reason }) => {
                 let corrupt = CorruptLog { path, position, expected_offset: end, next_valid_offset: -1, reason };
-                return Err(corrupt.into());
+                return Ok((index, end, Some(corrupt)));
             }
         }
     }

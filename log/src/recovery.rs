@@ -12,7 +12,7 @@
 use crate::batch_walk::{BatchWalk, SCAN_BLOCK_BYTES, WALK_BLOCK_BYTES, WalkError, crc_of};
 use crate::error::{BadFile, CorruptLog, OpenError};
 use crate::file_cache::FileKind;
-use crate::log::{Creations, Log, LogOptions, Segment, walk_tail};
+use crate::log::{Creations, Log, LogOptions, Segment, walk_sound, walk_tail};
 use crate::partition_metadata;
 use crate::producer_snapshot;
 use crate::producer_state::ProducerState;
@@ -95,7 +95,9 @@ impl Log {
         let listing = log.list()?;
         if listing.exists {
             log.check_owner(options.clean_shutdown)?;
-            log.open_segments(listing, options.now_ms)?;
+            // Past the recovery point indexes are built anew in any case.
+            let trusted = if options.clean_shutdown { i64::MAX } else { options.recovery_point };
+            log.open_segments(listing, trusted, options.now_ms)?;
             if options.clean_shutdown {
                 log.open_clean(options.recovery_point)?;
             } else {
@@ -167,7 +169,7 @@ impl Log {
         Ok(())
     }
 
-    fn open_segments(&mut self, listing: Listing, now_ms: i64) -> Result<(), OpenError> {
+    fn open_segments(&mut self, listing: Listing, trusted: i64, now_ms: i64) -> Result<(), OpenError> {
         let orphans = [
             (FileKind::OffsetIndex, &listing.offset_indexes),
             (FileKind::TimeIndex, &listing.time_indexes),
@@ -189,7 +191,8 @@ impl Log {
         let closed = self.segments.len().saturating_sub(1);
         for at in 0..closed {
             let base = self.segments[at].base();
-            if !listing.offset_indexes.contains(&base) || !listing.time_indexes.contains(&base) {
+            let missing = !listing.offset_indexes.contains(&base) || !listing.time_indexes.contains(&base);
+            if missing && self.segment_end(at) <= trusted {
                 self.rebuild_index(at)?;
             }
         }
@@ -200,15 +203,11 @@ impl Log {
     fn rebuild_index(&mut self, at: usize) -> Result<(), OpenError> {
         let segment = &self.segments[at];
         let fresh = MemoryIndex::new(segment.base());
-        // A damaged batch is the business of whoever reads it; the index stops before it.
-        let (mut index, _) = match walk_tail(segment, fresh.clone(), self.config.index_interval_bytes, i64::MAX) {
-            Ok(walked) => walked,
-            Err(OpenError::Corrupt(corrupt)) => {
-                tracing::error!(%corrupt, "a segment is damaged below the recovery point");
-                walk_tail(segment, fresh, self.config.index_interval_bytes, corrupt.expected_offset)?
-            }
-            Err(error) => return Err(error),
-        };
+        let (mut index, _, damage) = walk_sound(segment, fresh, self.config.index_interval_bytes, i64::MAX)?;
+        if let Some(corrupt) = damage {
+            // A damaged batch is the business of whoever reads it; the index stops before it.
+            tracing::error!(%corrupt, "a segment is damaged below the recovery point");
+        }
         index.add_time();
         self.seal_index(at, index)
     }

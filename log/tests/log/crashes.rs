@@ -28,7 +28,7 @@ struct Model {
 type Failure = Box<dyn std::error::Error>;
 
 fn small() -> LogConfig {
-    LogConfig { remote_storage_enable: true, ..config(700) }
+    LogConfig { remote_storage_enable: true, ..config(800) }
 }
 
 struct Scenario {
