@@ -96,6 +96,7 @@ pub fn produce(
         // With sequence numbers the broker refuses what follows a refused batch; the first batch is sent alone, as nothing
         // precedes it that would tell the broker where the sequence begins.
         let ids = InitProducerIdRequest {
+            transactional_id: None,
             transaction_timeout_ms: 60_000,
             producer_id: -1,
             producer_epoch: -1,
@@ -204,7 +205,8 @@ pub fn verify_with_retries(
     wait::until(&format!("{topic}-{partition} is read up to {end}"), deadline, || {
         match verify(address, topic, partition, pattern, next, end) {
             Ok(()) => Some(()),
-            Err((reached, _)) => {
+            Err((reached, why)) => {
+                eprintln!("{topic}-{partition}, reading, broke off at {reached}: {}", why.0);
                 next = reached;
                 None
             }
@@ -225,7 +227,8 @@ pub fn produce_with_retries(
     wait::until(&format!("{topic}-{partition} is written up to {}", range.end), deadline, || {
         match produce(address, topic, partition, pattern, next..range.end) {
             Ok(()) => Some(()),
-            Err((acknowledged, _)) => {
+            Err((acknowledged, why)) => {
+                eprintln!("{topic}-{partition} broke off at {acknowledged}: {}", why.0);
                 // What was written without an answer is there, or is not: the broker knows.
                 let mut connection = Connection::open(address).ok()?;
                 next = connection.list_offset(topic, partition, crate::wire::LATEST).ok()?;
