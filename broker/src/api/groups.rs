@@ -462,7 +462,7 @@ pub(super) async fn describe(
     DescribeGroupsResponse { groups: groups.collect(), ..Default::default() }
 }
 
-/// Metadata and assignments are shown of a stable group only: in between they belong to no generation.
+/// Metadata is shown of a stable group only: in between, the protocol that it belongs to may change.
 fn described(group: GroupSnapshot) -> DescribedGroup {
     let stable = group.state == crate::group::State::Stable;
     let members = group.members.into_iter().map(|m| DescribedGroupMember {
@@ -471,7 +471,7 @@ fn described(group: GroupSnapshot) -> DescribedGroup {
         client_id: m.client_id,
         client_host: m.client_host,
         member_metadata: if stable { m.metadata } else { bytes::Bytes::new() },
-        member_assignment: if stable { m.assignment } else { bytes::Bytes::new() },
+        member_assignment: m.assignment,
     });
     DescribedGroup {
         group_id: group.group_id,

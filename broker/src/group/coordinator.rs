@@ -425,7 +425,8 @@ impl GroupCoordinator {
             }
             left
         })?;
-        let codes = stepped.result.ok_or(ErrorCode::UnknownMemberId)??;
+        let Some(left) = stepped.result else { return Ok(vec![ErrorCode::UnknownMemberId; leaving.len()]) };
+        let codes = left?;
         done(stepped.parked).await?;
         Ok(codes)
     }

@@ -334,4 +334,6 @@ async fn requests_that_make_no_sense_are_refused() {
     assert_eq!(coordinator.list().unwrap(), [], "no group stays behind");
     assert_eq!(coordinator.delete_offsets("g", &[]).await, Err(ErrorCode::GroupIdNotFound));
     assert_eq!(coordinator.describe("g"), Ok(None));
+    let left = coordinator.leave("g", &[("m".to_owned(), None)]).await;
+    assert_eq!(left, Ok(vec![ErrorCode::UnknownMemberId]));
 }

@@ -91,11 +91,7 @@ impl Partition {
 
     /// Refuses with what Kafka says of a partition that cannot serve.
     pub(super) fn check(&self) -> Result<(), ErrorCode> {
-        match self.inner.lock().status {
-            Status::Active => Ok(()),
-            Status::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
-            Status::Closed => Err(ErrorCode::NotCoordinator),
-        }
+        self.inner.lock().check()
     }
 
     /// Serves `groups` from now on; false if the partition was closed meanwhile.
@@ -150,8 +146,10 @@ impl Partition {
 
     /// Looks at a group, if the partition serves and has it.
     pub(super) fn look<R>(&self, group: &str, look: impl FnOnce(&Group) -> R) -> Result<Option<R>, ErrorCode> {
-        self.check()?;
-        Ok(self.inner.lock().groups.get(group).map(look))
+        let inner = self.inner.lock();
+        // Under the same lock: a partition that is being closed must not look as if the group had no offsets.
+        inner.check()?;
+        Ok(inner.groups.get(group).map(look))
     }
 
     /// Looks at every group, in the order of their ids.
@@ -181,11 +179,7 @@ impl GroupCoordinator {
     ) -> Result<Stepped<R>, ErrorCode> {
         let now_ms = self.now_ms();
         let mut inner = partition.inner.lock();
-        match inner.status {
-            Status::Active => {}
-            Status::Loading => return Err(ErrorCode::CoordinatorLoadInProgress),
-            Status::Closed => return Err(ErrorCode::NotCoordinator),
-        }
+        inner.check()?;
         if limited && inner.queue.len() >= QUEUED_WRITES_MAX {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
@@ -239,6 +233,14 @@ impl GroupCoordinator {
 }
 
 impl Inner {
+    fn check(&self) -> Result<(), ErrorCode> {
+        match self.status {
+            Status::Active => Ok(()),
+            Status::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
+            Status::Closed => Err(ErrorCode::NotCoordinator),
+        }
+    }
+
     fn send(&mut self, answers: Vec<(Ticket, Answer)>) {
         for (ticket, answer) in answers {
             if let Some(sender) = self.parked.remove(&ticket) {
