@@ -17,7 +17,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use strandline_protocol::record_batch::{BatchHeader, PREFIX_LEN, TimestampType};
 
-/// Most bytes of a segment's offsets above its base: an index entry has 32 bits, of which Kafka uses 31.
+/// Largest offset of a segment above its base: an index entry has 32 bits, of which Kafka uses 31.
 const RELATIVE_OFFSET_MAX: i64 = i32::MAX as i64;
 /// Most buffers in one write, below the system's limit of 1024.
 const SLICES_MAX: usize = 1_000;
@@ -103,6 +103,8 @@ impl Log {
             Noted::Pending(pending) => pending,
         };
         self.ensure_active_index()?;
+        // What could fail for want of a file must fail before anything is written.
+        self.with_epochs(|_| ())?;
         let last = headers.last().expect("validation refuses an empty append").last_offset();
         let max_timestamp = headers.iter().map(|header| header.max_timestamp).max().unwrap_or(-1);
         let rolled = self.must_roll(size, max_timestamp, last, now_ms)?;
@@ -187,7 +189,7 @@ impl Log {
             return Ok(false);
         };
         if active.size == 0 {
-            return Ok(last_offset - active.base() > RELATIVE_OFFSET_MAX);
+            return Ok(false);
         }
         let waited = match active.first_timestamp()? {
             Some(first) if first >= 0 => max_timestamp - first,

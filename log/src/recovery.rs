@@ -94,7 +94,7 @@ impl Log {
         };
         let listing = log.list()?;
         if listing.exists {
-            log.check_owner(options.clean_shutdown)?;
+            log.check_owner()?;
             // Past the recovery point indexes are built anew in any case.
             let trusted = if options.clean_shutdown { i64::MAX } else { options.recovery_point };
             log.open_segments(listing, trusted, options.now_ms)?;
@@ -154,18 +154,20 @@ impl Log {
         Ok(listing)
     }
 
-    fn check_owner(&mut self, clean_shutdown: bool) -> Result<(), OpenError> {
+    /// Checks whose directory it is; one that does not say is taken.
+    fn check_owner(&mut self) -> Result<(), OpenError> {
+        let path = self.dir.join(partition_metadata::FILE_NAME);
         match partition_metadata::read(&**self.disk(), &self.dir)? {
             Some(found) if found != self.topic_id => {
-                let path = self.dir.join(partition_metadata::FILE_NAME);
                 let reason = format!("it belongs to topic id {found}, not {}", self.topic_id);
                 return Err(BadFile { path, reason }.into());
             }
-            Some(_) => self.on_disk = true,
-            // Written again by the next append.
-            None if clean_shutdown => tracing::warn!(dir = %self.dir.display(), "there is no partition.metadata"),
-            None => {}
+            Some(_) => {}
+            None => {
+                partition_metadata::write(&**self.disk(), &self.dir, self.topic_id).map_err(OpenError::io(&path))?
+            }
         }
+        self.on_disk = true;
         Ok(())
     }
 
@@ -183,6 +185,7 @@ impl Log {
         }
         for base in &listing.logs {
             let files = SegmentFiles::new(self.id, *base, Arc::clone(&self.dir), Arc::clone(&self.cache));
+            files.has_aborts.store(listing.transaction_indexes.contains(base), Ordering::Relaxed);
             let path = files.path(FileKind::Log);
             let size = self.disk().len(&path).map_err(OpenError::io(&path))?;
             self.segments.push(Segment::new(files, size, now_ms));

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use strandline_disk::DiskFile;
 use strandline_protocol::record_batch::BatchHeader;
 
@@ -161,6 +162,8 @@ pub(crate) struct SegmentFiles {
     dir: Arc<Path>,
     cache: Arc<FileCache>,
     index: Mutex<IndexState>,
+    /// False only if there is no `.txnindex`, so that reads need not look for one.
+    pub(crate) has_aborts: AtomicBool,
 }
 
 fn bad_data(text: String) -> io::Error {
@@ -209,7 +212,14 @@ fn parse_time_entry(b: &[u8; 12]) -> (i64, u32) {
 impl SegmentFiles {
     /// The files of the segment at `base_offset`; nothing is opened.
     pub(crate) fn new(log_id: u64, base_offset: i64, dir: Arc<Path>, cache: Arc<FileCache>) -> Self {
-        Self { log_id, base_offset, dir, cache, index: Mutex::new(IndexState::Files) }
+        Self {
+            log_id,
+            base_offset,
+            dir,
+            cache,
+            index: Mutex::new(IndexState::Files),
+            has_aborts: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn path(&self, kind: FileKind) -> PathBuf {

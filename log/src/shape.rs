@@ -147,7 +147,23 @@ impl Log {
             self.segments[at].set_max_timestamp(max);
             files.unload_index();
         }
+        // Names become durable in order: a later segment never survives without the earlier ones.
+        self.sync_names()?;
         self.create_active(base_offset, created_ms)?;
+        Ok(())
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        if self.creations.count > self.creations.synced {
+            self.disk().sync_dir(&self.dir)?;
+            if self.creations.dir_is_new
+                && let Some(parent) = self.dir.parent()
+            {
+                self.disk().sync_dir(parent)?;
+            }
+            self.creations.synced = self.creations.count;
+            self.creations.dir_is_new = false;
+        }
         Ok(())
     }
 
@@ -365,6 +381,10 @@ impl Log {
     ) -> Result<(), LogError> {
         if log_start > offset || log_start < 0 {
             return Err(LogError::OffsetOutOfRange { offset: log_start, least: 0, most: offset });
+        }
+        if !epochs.is_sorted_by(|a, b| a.epoch < b.epoch && a.start_offset < b.start_offset) {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "the epochs to start with do not rise");
+            return Err(error.into());
         }
         let state = producer_snapshot::decode(producer_state, offset).map_err(|reason| {
             io::Error::new(io::ErrorKind::InvalidData, format!("the producer state to start with: {reason}"))

@@ -8,6 +8,7 @@
 use crate::file_cache::FileKind;
 use crate::segment::SegmentFiles;
 use std::io::{self, IoSlice};
+use std::sync::atomic::Ordering;
 
 /// Bytes of an entry.
 pub(crate) const ENTRY_LEN: usize = 34;
@@ -58,6 +59,9 @@ impl AbortedTxn {
 
 /// All entries of a segment. A torn or unknown entry is an error.
 pub(crate) fn read(segment: &SegmentFiles) -> io::Result<Vec<AbortedTxn>> {
+    if !segment.has_aborts.load(Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
     let Some(file) = segment.open_if_exists(FileKind::TransactionIndex)? else {
         return Ok(Vec::new());
     };
@@ -93,6 +97,7 @@ pub(crate) fn append(segment: &SegmentFiles, entries: &[AbortedTxn]) -> io::Resu
     };
     let bytes: Vec<u8> = entries.iter().flat_map(AbortedTxn::encode).collect();
     let end = file.len()?;
+    segment.has_aborts.store(true, Ordering::Relaxed);
     file.write_at(&mut [IoSlice::new(&bytes)], end)?;
     Ok(created)
 }

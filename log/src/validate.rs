@@ -193,13 +193,11 @@ fn recompress(header: &BatchHeader, batch: &[u8], codec: Compression) -> Result<
     builder.producer_epoch = header.producer_epoch;
     builder.base_sequence = header.base_sequence;
     builder.transactional = header.is_transactional();
-    let mut next = header.base_offset;
-    for record in records(batch, DECOMPRESSED_BYTES_MAX)? {
+    for (next, record) in (header.base_offset..).zip(records(batch, DECOMPRESSED_BYTES_MAX)?) {
         let record = record?;
         if record.offset != next {
             return Err(AppendError::InvalidRecord("the offsets of the records do not follow each other".to_owned()));
         }
-        next += 1;
         builder.append(record.timestamp, record.key.as_deref(), record.value.as_deref(), &record.headers);
     }
     if builder.count() != header.record_count {

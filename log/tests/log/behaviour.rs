@@ -320,3 +320,70 @@ fn segments_roll_by_the_time_of_their_first_batch() {
     assert!(!log.roll(NOW).unwrap(), "an empty segment is not closed");
     assert_eq!((log.segment_count(), log.offsets().log_end), (3, 3));
 }
+
+#[test]
+fn the_files_are_kafkas_byte_for_byte() {
+    let disk = new_disk();
+    let mut log = open(&disk, config(1 << 20), Opening { log_start: 100, ..Opening::default() }).unwrap();
+    // Batches of 91 bytes with an index entry after more than 64 bytes: one for each batch but the first.
+    for number in 0..3 {
+        append(&mut log, &produced(7, 0, number, 1, true));
+    }
+    let size = log.size_bytes() / 3;
+    log.append_as_leader(&marker(7, 0, true), 0, AppendOrigin::Coordinator, NOW + 5).unwrap();
+    append(&mut log, &batch(1, 1, 2_000_000));
+    log.roll(NOW).unwrap();
+    let read =
+        |suffix: &str| disk.read_file(Path::new(&format!("{DIR}/00000000000000000100{suffix}")), 1 << 20).unwrap();
+    let first = read(".log");
+    assert_eq!(first[..17], [0, 0, 0, 0, 0, 0, 0, 100, 0, 0, 0, size as u8 - 12, 0, 0, 0, 0, 2]);
+    let marker_size = marker(7, 0, true).len() as u64;
+    let mut index = Vec::new();
+    for (offset, position) in [(1, size), (2, 2 * size), (3, 3 * size), (4, 3 * size + marker_size)] {
+        index.extend((offset as u32).to_be_bytes());
+        index.extend((position as u32).to_be_bytes());
+    }
+    assert_eq!(read(".index"), index);
+    let mut times = Vec::new();
+    for (time, offset) in [(NOW, 0u32), (2_000_000, 4)] {
+        times.extend(time.to_be_bytes());
+        times.extend(offset.to_be_bytes());
+    }
+    assert_eq!(read(".timeindex"), times);
+    let mut aborted = vec![0, 0];
+    for field in [7i64, 100, 103, 104] {
+        aborted.extend(field.to_be_bytes());
+    }
+    assert_eq!(read(".txnindex"), aborted);
+    let snapshot = disk.read_file(Path::new(&format!("{DIR}/00000000000000000105.snapshot")), 1 << 20).unwrap();
+    assert_eq!(snapshot.len(), 10 + 46);
+    log.persist().unwrap();
+    let epochs = disk.read_file(Path::new(&format!("{DIR}/leader-epoch-checkpoint")), 1 << 20).unwrap();
+    assert_eq!(epochs, b"0\n1\n0 100\n");
+}
+
+#[test]
+fn an_idle_log_is_small() {
+    let disk = new_disk();
+    let files = std::sync::Arc::new(strandline_log::FileCache::new(std::sync::Arc::new(disk.clone()), 64));
+    let mut log = strandline_log::Log::open(strandline_log::LogOptions {
+        dir: DIR.into(),
+        topic_id: topic_id(),
+        files: std::sync::Arc::clone(&files),
+        config: std::sync::Arc::new(config(1_000)),
+        log_start_offset: 0,
+        recovery_point: 0,
+        clean_shutdown: false,
+        now_ms: NOW,
+    })
+    .unwrap();
+    for number in 0..20 {
+        append(&mut log, &produced(7, 0, number, 1, false));
+    }
+    flush(&mut log);
+    log.persist().unwrap();
+    assert!(files.open_files() > 0);
+    log.release();
+    assert_eq!(files.open_files(), 0);
+    assert!(size_of::<strandline_log::Log>() <= 1_024, "{}", size_of::<strandline_log::Log>());
+}

@@ -9,7 +9,7 @@ use strandline_log::config::CleanupPolicy;
 use strandline_log::{AppendError, AppendOrigin, Log, LogConfig};
 
 /// Ways in which unsynced changes may survive a crash, tried for each crash point.
-const SEEDS: u64 = 4;
+const SEEDS: u64 = 16;
 
 /// What must be found.
 #[derive(Default, Clone)]
@@ -21,7 +21,8 @@ struct Model {
     /// Flushed: survives.
     acked: i64,
     checkpoint: i64,
-    log_start: i64,
+    /// Freed up to here, at most.
+    freed: i64,
     compacted: bool,
 }
 
@@ -74,6 +75,7 @@ impl Scenario {
     }
 
     fn free(&mut self, disk: &FaultyDisk, offset: i64) -> Result<(), Failure> {
+        self.model.freed = offset;
         let deleted = self.log.delete_local_before(offset)?;
         assert!(deleted.count > 0);
         deleted.remove(disk)?;
@@ -139,11 +141,12 @@ fn steps(disk: &FaultyDisk, scenario: &mut Scenario) -> Result<(), Failure> {
 
 /// Opens what is left, compares it with the model, and goes on with it.
 fn check(disk: &FaultyDisk, model: &Model, config: &LogConfig, what: &str) {
-    let opening = Opening { log_start: model.log_start, recovery_point: model.checkpoint, clean: false };
+    let opening = Opening { recovery_point: model.checkpoint, ..Opening::default() };
     let mut log = open(disk, config.clone(), opening).unwrap_or_else(|error| panic!("{what}: {error}"));
     let offsets = log.offsets();
     let start = offsets.local_log_start;
     assert!(offsets.log_end >= model.acked, "{what}: {offsets:?}, acked {}", model.acked);
+    assert!(start <= model.freed, "{what}: {offsets:?}, freed {}", model.freed);
     let found: Vec<(i64, Bytes)> =
         read_all(&log, start, 500).into_iter().map(|(header, bytes)| (header.base_offset, bytes)).collect();
     if !model.compacted {
