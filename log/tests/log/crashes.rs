@@ -4,7 +4,7 @@
 
 use crate::harness::*;
 use bytes::Bytes;
-use strandline_disk::FaultyDisk;
+use strandline_disk::{FaultyDisk, InjectedError};
 use strandline_log::config::CleanupPolicy;
 use strandline_log::{AppendError, AppendOrigin, Log, LogConfig};
 
@@ -189,6 +189,28 @@ fn every_crash_point_leaves_a_prefix_with_all_that_was_flushed() {
             check(&disk.crash(seed), &model, &small(), &format!("crash at {point}, seed {seed}"));
         }
     }
+}
+
+#[test]
+fn every_failed_operation_loses_nothing_that_was_flushed() {
+    let disk = new_disk();
+    run(&disk, &mut Model::default()).unwrap();
+    let operations = disk.operations();
+    let mut unnoticed = 0;
+    for error in [InjectedError::Io, InjectedError::NoSpace, InjectedError::SyncLosesPages] {
+        for point in 2..operations {
+            let disk = new_disk();
+            disk.fail_operation(point, error);
+            let mut model = Model::default();
+            // Only what is not needed may fail unnoticed: a release that writes nothing keeps its memory.
+            let failed = run(&disk, &mut model).is_err();
+            unnoticed += u32::from(!failed);
+            for seed in 0..4 {
+                check(&disk.crash(seed), &model, &small(), &format!("{error:?} at {point}, seed {seed}"));
+            }
+        }
+    }
+    assert!(u64::from(unnoticed) < operations / 2, "{unnoticed} of {operations}");
 }
 
 #[test]
