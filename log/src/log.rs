@@ -123,8 +123,9 @@ impl Segment {
         }
     }
 
+    /// What the time index knows; a segment without records in it is walked, so that it gets old too.
     pub(crate) fn set_max_timestamp(&self, max: i64) {
-        self.max_timestamp.store(max, Ordering::Relaxed);
+        self.max_timestamp.store(if max < 0 { UNKNOWN_TIMESTAMP } else { max }, Ordering::Relaxed);
     }
 
     pub(crate) fn forget_max_timestamp(&self) {

@@ -84,10 +84,7 @@ impl MemoryIndex {
 
     /// Takes in a batch that was appended at `position`.
     pub(crate) fn add_batch(&mut self, header: &BatchHeader, position: u64, interval_bytes: i32) {
-        if header.max_timestamp > self.max_timestamp {
-            self.max_timestamp = header.max_timestamp;
-            self.offset_of_max = header.last_offset();
-        }
+        self.note_timestamp(header);
         if self.bytes_since_entry > interval_bytes.max(0) as u64 {
             if let (Ok(relative), Ok(position)) =
                 (u32::try_from(header.last_offset() - self.base_offset), u32::try_from(position))
@@ -99,6 +96,14 @@ impl MemoryIndex {
             self.bytes_since_entry = 0;
         }
         self.bytes_since_entry += header.size_in_bytes() as u64;
+    }
+
+    /// A batch that compaction emptied has no record to be found by its time.
+    fn note_timestamp(&mut self, header: &BatchHeader) {
+        if header.max_timestamp > self.max_timestamp && header.record_count > 0 {
+            self.max_timestamp = header.max_timestamp;
+            self.offset_of_max = header.last_offset();
+        }
     }
 
     /// Adds the largest timestamp so far, if it is larger than the last entry's.
@@ -137,10 +142,7 @@ impl MemoryIndex {
 
     /// Counts a batch that has been indexed already, when the log is walked from the last entry.
     pub(crate) fn count_indexed(&mut self, header: &BatchHeader) {
-        if header.max_timestamp > self.max_timestamp {
-            self.max_timestamp = header.max_timestamp;
-            self.offset_of_max = header.last_offset();
-        }
+        self.note_timestamp(header);
         self.bytes_since_entry += header.size_in_bytes() as u64;
     }
 }
