@@ -1,12 +1,15 @@
-//! Group commit: one thread per log directory that syncs what was appended and lets high watermarks rise.
+//! Group commit: threads per log directory that sync what was appended and let high watermarks rise.
 //!
 //! Owns the queue of partitions with unsynced appends, and when they are synced: at once if their appends wait for it
 //! (`flush.messages=1`), otherwise when their `flush.ms` is over. Does not own files (a [`strandline_log::Flush`] names
 //! them) nor what a failure means (the directory goes offline, see `log_dir`).
-//! Invariants: a partition is in the queue at most once; a failed sync is never tried again.
+//! What is appended while a partition's sync is under way is synced together by the next one; several partitions are
+//! synced side by side, because one device takes many syncs at once for about the price of one.
+//! Invariants: a partition is in the queue at most once and is synced by one thread at a time; a failed sync is never
+//! tried again.
 //! A crash leaves appends unsynced that nobody was told are safe.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,10 +20,13 @@ use strandline_protocol::ids::TopicPartition;
 use crate::clock;
 use crate::partition::Partition;
 
+/// Syncs of one directory under way at once.
+const SYNC_THREADS: usize = 8;
+
 #[derive(Default)]
 struct Queue {
-    /// To be synced in the next round.
-    due: Vec<Arc<Partition>>,
+    /// To be synced now, oldest first.
+    due: VecDeque<Arc<Partition>>,
     /// To be synced at their time.
     later: HashMap<TopicPartition, (Instant, Arc<Partition>)>,
     stopping: bool,
@@ -35,23 +41,26 @@ struct Shared {
 /// The way to a directory's flusher.
 pub struct Flusher {
     shared: Arc<Shared>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
 impl Flusher {
-    /// Starts the thread; `name` is for debuggers.
+    /// Starts the threads; `name` is for debuggers.
     pub fn start(name: &str) -> io::Result<Flusher> {
-        let shared = Arc::new(Shared::default());
-        let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&for_thread))?;
-        Ok(Flusher { shared, thread: Mutex::new(Some(thread)) })
+        let flusher = Flusher { shared: Arc::new(Shared::default()), threads: Mutex::default() };
+        for number in 0..SYNC_THREADS {
+            let shared = Arc::clone(&flusher.shared);
+            let builder = std::thread::Builder::new().name(format!("{name}-{number}"));
+            flusher.threads.lock().push(builder.spawn(move || run(&shared))?);
+        }
+        Ok(flusher)
     }
 
-    /// Syncs the partition in the next round. The caller makes sure that it is asked for once until then
-    /// ([`Partition::flush_taken`]).
+    /// Syncs the partition as soon as a thread is free. The caller makes sure that it is in the queue once
+    /// (`Partition::ask_for_flush`).
     pub fn now(&self, partition: Arc<Partition>) {
         let mut queue = self.shared.queue.lock();
-        queue.due.push(partition);
+        queue.due.push_back(partition);
         drop(queue);
         self.shared.wake.notify_one();
     }
@@ -64,29 +73,29 @@ impl Flusher {
         self.shared.wake.notify_one();
     }
 
-    /// Ends the thread after the round under way.
+    /// Ends the threads after the syncs under way.
     pub fn stop(&self) {
         self.shared.queue.lock().stopping = true;
-        self.shared.wake.notify_one();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("a flusher thread panicked");
+        self.shared.wake.notify_all();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            if thread.join().is_err() {
+                tracing::error!("a flusher thread panicked");
+            }
         }
     }
 }
 
 fn run(shared: &Shared) {
     loop {
-        let round = {
+        let partition = {
             let mut queue = shared.queue.lock();
             loop {
                 let next = take_expired(&mut queue);
                 if queue.stopping {
                     return;
                 }
-                if !queue.due.is_empty() {
-                    break std::mem::take(&mut queue.due);
+                if let Some(partition) = queue.due.pop_front() {
+                    break partition;
                 }
                 match next {
                     Some(at) => {
@@ -96,9 +105,7 @@ fn run(shared: &Shared) {
                 }
             }
         };
-        for partition in &round {
-            partition.flush();
-        }
+        partition.flush_in_turn();
     }
 }
 
@@ -112,7 +119,7 @@ fn take_expired(queue: &mut Queue) -> Option<Instant> {
         queue.later.iter().filter(|(_, (at, _))| *at <= now).map(|(tp, _)| *tp).collect();
     for tp in expired {
         if let Some((_, partition)) = queue.later.remove(&tp) {
-            queue.due.push(partition);
+            partition.ask_for_flush_from(|partition| queue.due.push_back(partition));
         }
     }
     queue.later.values().map(|(at, _)| *at).min()

@@ -9,7 +9,7 @@
 mod outcome;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,15 @@ pub use outcome::{
 use crate::clock;
 use crate::log_dir::LogDirectory;
 
+/// Nothing is to be synced, as far as the flusher knows.
+const FLUSH_IDLE: u8 = 0;
+/// In the flusher's queue.
+const FLUSH_QUEUED: u8 = 1;
+/// A thread syncs.
+const FLUSH_RUNNING: u8 = 2;
+/// A thread syncs, and more was appended meanwhile.
+const FLUSH_AGAIN: u8 = 3;
+
 /// Waiters of long polls that are kept before those that are gone are looked for.
 const WAITERS_SWEEP: usize = 32;
 
@@ -47,7 +56,8 @@ pub struct Partition {
     failed: AtomicBool,
     /// Mirrors of the log's, for those who wait.
     high_watermark: AtomicI64,
-    flush_queued: AtomicBool,
+    /// One of [`FLUSH_IDLE`] and those below it.
+    flush_state: AtomicU8,
     /// Used since the last look of housekeeping.
     used: AtomicBool,
     progress: Notify,
@@ -78,7 +88,7 @@ impl Partition {
             ready: AtomicBool::new(true),
             failed: AtomicBool::new(false),
             high_watermark: AtomicI64::new(high_watermark),
-            flush_queued: AtomicBool::new(false),
+            flush_state: AtomicU8::new(FLUSH_IDLE),
             used: AtomicBool::new(false),
             progress: Notify::new(),
             waiters: Mutex::default(),
@@ -191,15 +201,34 @@ impl Partition {
     }
 
     fn ask_for_flush(self: &Arc<Self>) {
-        if !self.flush_queued.swap(true, Ordering::AcqRel) {
+        self.ask_for_flush_from(|partition| self.dir.flusher.now(partition));
+    }
+
+    /// Sees to it that what is appended now will be synced: puts the partition into the queue, unless it is there.
+    pub fn ask_for_flush_from(self: &Arc<Self>, enqueue: impl FnOnce(Arc<Self>)) {
+        let asked = self.flush_state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| match state {
+            FLUSH_IDLE => Some(FLUSH_QUEUED),
+            FLUSH_RUNNING => Some(FLUSH_AGAIN),
+            _ => None,
+        });
+        if asked == Ok(FLUSH_IDLE) {
+            enqueue(Arc::clone(self));
+        }
+    }
+
+    /// The flusher's turn: one thread at a time, as the queue holds the partition once.
+    pub fn flush_in_turn(self: &Arc<Self>) {
+        self.flush_state.store(FLUSH_RUNNING, Ordering::Release);
+        self.flush();
+        let done = self.flush_state.compare_exchange(FLUSH_RUNNING, FLUSH_IDLE, Ordering::AcqRel, Ordering::Acquire);
+        if done.is_err() {
+            self.flush_state.store(FLUSH_QUEUED, Ordering::Release);
             self.dir.flusher.now(Arc::clone(self));
         }
     }
 
-    /// Syncs all that is appended, and lets the high watermark follow. Called by the flusher's thread, and at shutdown.
+    /// Syncs all that is appended, and lets the high watermark follow. Not while another thread does.
     pub fn flush(&self) {
-        // From here on an append asks anew.
-        self.flush_queued.store(false, Ordering::Release);
         let Some(flush) = self.log.lock().begin_flush() else { return };
         if self.failed.load(Ordering::Acquire) {
             return;

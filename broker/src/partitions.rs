@@ -367,6 +367,8 @@ impl Partitions {
     /// Closes every log and says so. Nothing may append any more.
     pub fn close(&self) {
         let mut failed: Vec<PathBuf> = Vec::new();
+        // From here on this thread alone syncs.
+        self.dirs.iter().for_each(|dir| dir.flusher.stop());
         for partition in self.all() {
             partition.flush();
             if let Err(error) = partition.log().close() {
@@ -376,7 +378,6 @@ impl Partitions {
         }
         self.write_checkpoints();
         for dir in &self.dirs {
-            dir.flusher.stop();
             if dir.is_offline() || failed.contains(&dir.path) {
                 continue;
             }

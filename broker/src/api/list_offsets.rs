@@ -48,7 +48,8 @@ pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: ListOffsets
                 error_code: code.code(),
                 timestamp: found.timestamp,
                 offset: found.offset,
-                leader_epoch: found.leader_epoch,
+                // Older answers have no place for it.
+                leader_epoch: if call.version >= 4 { found.leader_epoch } else { -1 },
                 ..Default::default()
             });
         }

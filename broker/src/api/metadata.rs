@@ -246,6 +246,9 @@ fn topic_partition(p: MetadataResponsePartition) -> DescribeTopicPartitionsRespo
         replica_nodes: p.replica_nodes,
         isr_nodes: p.isr_nodes,
         offline_replicas: p.offline_replicas,
+        // Nobody is; Kafka's admin client takes null for a fault.
+        eligible_leader_replicas: Some(Vec::new()),
+        last_known_elr: Some(Vec::new()),
         ..Default::default()
     }
 }
