@@ -2,8 +2,8 @@
 //!
 //! Owns: which records stay, rewriting closed segments outside of the writer's lock, putting them in place. Does not own: when.
 //! Invariants: offsets never change; nothing at or above the high watermark, the last stable offset, the recovery point or the
-//! active segment's base is touched; every segment keeps its last batch (perhaps without records), so that segments tile the
-//! offsets; so does the last batch of every producer. Markers of transactions stay. The map of keys is bounded in bytes.
+//! active segment's base is touched; every segment keeps its last batch (perhaps without records), or goes as a whole, the
+//! first one excepted; the last batch of every producer stays. Markers of transactions stay. The map of keys is bounded in bytes.
 //! A crash leaves: `.log.cleaned`, which is thrown away, or `.log.swap`, which was complete and takes its place at the start.
 //! Source: `org.apache.kafka.storage.internals.log.Cleaner`, KIP-534 (delete horizon).
 
@@ -59,6 +59,8 @@ struct Rewritten {
     source: Source,
     size: u64,
     index: MemoryIndex,
+    /// Nothing but one batch without records: the segment itself may go.
+    is_empty: bool,
 }
 
 /// What a compaction did, to be put in place by [`Log::compact`].
@@ -189,13 +191,33 @@ impl Log {
                 && at + 1 < self.segments.len()
                 && self.segments[at].base() == base
                 && self.segments[at].size == rewritten.source.size;
-            let result = if fits { self.swap(at, rewritten) } else { rewritten.discard(&**self.disk()) };
+            let result = match fits {
+                // The first segment stays: it says where the log begins.
+                true if rewritten.is_empty && at > 0 => self.drop_empty(at, rewritten),
+                true => self.swap(at, rewritten),
+                false => rewritten.discard(&**self.disk()),
+            };
             if result.is_err() {
                 self.failed = true;
             }
             result?;
         }
         Ok(())
+    }
+
+    /// Removes a segment in which nothing is left; its offsets become a gap at the end of the one before.
+    fn drop_empty(&mut self, at: usize, rewritten: Rewritten) -> Result<(), LogError> {
+        let disk = Arc::clone(self.disk());
+        rewritten.discard(&*disk)?;
+        let segment = self.segments.remove(at);
+        segment.files.forget();
+        self.dirty.remove(&segment.base());
+        for kind in FileKind::ALL {
+            self.unsynced.remove(&segment.files.path(kind));
+            remove_if_exists(&*disk, &segment.files.path(kind))?;
+        }
+        self.remove_snapshots(vec![segment.base()])?;
+        Ok(disk.sync_dir(&self.dir)?)
     }
 
     fn swap(&mut self, at: usize, rewritten: Rewritten) -> Result<(), LogError> {
@@ -307,7 +329,7 @@ impl CompactionPlan {
         let target = self.disk.create(&path)?;
         let mut index = MemoryIndex::new(source.files.base_offset);
         let mut out = Vec::with_capacity(WRITE_BYTES);
-        let (mut written, mut changed) = (0u64, false);
+        let (mut written, mut changed, mut is_empty) = (0u64, false, true);
         let mut walk = BatchWalk::new(&*file, 0, source.size, SCAN_BLOCK_BYTES);
         while let Some((position, header)) = walk.next_batch().map_err(walk_error)? {
             let batch = read_batch(&*file, position, &header)?;
@@ -318,6 +340,7 @@ impl CompactionPlan {
             };
             changed |= kept != batch;
             let header = BatchHeader::parse(&kept).map_err(corrupt)?;
+            is_empty &= header.record_count == 0 && !self.newest_of_producers.contains(&header.last_offset());
             index.add_batch(&header, written + out.len() as u64, self.index_interval_bytes);
             out.extend_from_slice(&kept);
             if out.len() >= WRITE_BYTES {
@@ -328,13 +351,13 @@ impl CompactionPlan {
         }
         target.write_at(&mut [IoSlice::new(&out)], written)?;
         written += out.len() as u64;
-        if !changed {
+        if !changed && !is_empty {
             remove_if_exists(&*self.disk, &path)?;
             return Ok(None);
         }
         target.sync_all()?;
         index.add_time();
-        Ok(Some(Rewritten { source: source.clone(), size: written, index }))
+        Ok(Some(Rewritten { source: source.clone(), size: written, index, is_empty }))
     }
 
     /// The batch as it is to stay; `None` if it goes.

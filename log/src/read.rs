@@ -38,7 +38,7 @@ pub struct LogRead {
     pub records: Rope,
     /// Base offset of the first batch, or the offset asked for if there is none.
     pub first_offset: i64,
-    /// Offset behind the last batch.
+    /// Where to read on: behind the last batch, and behind the gap that follows it if it is known.
     pub next_offset: i64,
 }
 
