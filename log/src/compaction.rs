@@ -1,8 +1,8 @@
 //! Compaction of a local log: of each key the last record stays.
 //!
 //! Owns: which records stay, rewriting closed segments outside of the writer's lock, putting them in place. Does not own: when.
-//! Invariants: offsets never change; nothing at or above the high watermark, the last stable offset, the recovery point or the
-//! active segment's base is touched; every segment keeps its last batch (perhaps without records), or goes as a whole, the
+//! Invariants: offsets never change; nothing at or above the high watermark, the last stable offset, the checkpointed recovery
+//! point or the active segment's base is touched; every segment keeps its last batch (perhaps without records), or goes as a whole, the
 //! first one excepted; the last batch of every producer stays. Markers of transactions stay. The map of keys is bounded in bytes.
 //! A crash leaves: `.log.cleaned`, which is thrown away, or `.log.swap`, which was complete and takes its place at the start.
 //! Source: `org.apache.kafka.storage.internals.log.Cleaner`, KIP-534 (delete horizon).
@@ -118,7 +118,7 @@ impl Log {
     fn first_uncleanable(&self, now_ms: i64) -> Result<i64, ReadError> {
         let offsets = self.offsets();
         let active = self.segments.last().map_or(self.log_end, Segment::base);
-        let mut bound = offsets.last_stable.min(offsets.recovery_point).min(active);
+        let mut bound = offsets.last_stable.min(self.checkpointed).min(active);
         if self.config.min_compaction_lag_ms > 0 {
             for segment in &self.segments {
                 if now_ms.saturating_sub(segment.max_timestamp()?) < self.config.min_compaction_lag_ms {

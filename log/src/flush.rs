@@ -90,6 +90,12 @@ impl Log {
         self.log_end - self.flushed_end
     }
 
+    /// Notes that `recovery_point` stands in the checkpoint file: compaction may go so far. Past it a gap between segments
+    /// would be taken for bytes that were never written.
+    pub fn note_checkpoint(&mut self, recovery_point: i64) {
+        self.checkpointed = self.checkpointed.max(recovery_point.min(self.flushed_end));
+    }
+
     /// Makes durable what recovery would have to rebuild otherwise: indexes, snapshots, epochs. Called before the recovery
     /// point is checkpointed.
     pub fn persist(&mut self) -> Result<(), LogError> {

@@ -169,6 +169,8 @@ pub struct Log {
     pub(crate) log_end: i64,
     pub(crate) high_watermark: i64,
     pub(crate) flushed_end: i64,
+    /// The recovery point that a restart would be given.
+    pub(crate) checkpointed: i64,
     /// True once the directory and `partition.metadata` exist.
     pub(crate) on_disk: bool,
     pub(crate) epochs: Mutex<Option<LeaderEpochs>>,

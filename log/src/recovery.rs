@@ -80,6 +80,7 @@ impl Log {
             log_end: options.log_start_offset.max(0),
             high_watermark: 0,
             flushed_end: 0,
+            checkpointed: 0,
             on_disk: false,
             epochs: Mutex::new(None),
             epochs_dirty: false,
@@ -508,6 +509,7 @@ impl Log {
         }
         self.high_watermark = self.local_log_start();
         self.flushed_end = recovery_point.min(self.log_end);
+        self.checkpointed = self.flushed_end;
         if self.segments.is_empty() {
             self.flushed_end = self.log_end;
         }

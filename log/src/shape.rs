@@ -328,6 +328,7 @@ impl Log {
         let log_end = self.truncate_active(end)?;
         self.log_end = log_end;
         self.flushed_end = self.flushed_end.min(log_end);
+        self.checkpointed = self.checkpointed.min(log_end);
         self.high_watermark = self.high_watermark.min(log_end);
         self.producers = Producers::default();
         self.epochs_dirty |= self.with_epochs(|epochs| epochs.truncate_from_end_unwritten(log_end))?;
@@ -370,7 +371,8 @@ impl Log {
     }
 
     /// Drops all that is here and starts anew at `offset`, with a known history: a replica that continues from the tier.
-    /// The old directory is renamed to `set_aside` (a sibling), or removed. Durable on return.
+    /// The old directory is renamed to `set_aside` (a sibling), or removed. Durable on return; log
+    /// start and recovery point must be checkpointed before the next append.
     pub fn restart_at(
         &mut self,
         offset: i64,
@@ -432,6 +434,7 @@ impl Log {
         self.log_end = offset;
         self.high_watermark = offset;
         self.flushed_end = offset;
+        self.checkpointed = self.checkpointed.min(offset);
         self.create_directory()?;
         let mut new_epochs = LeaderEpochs::load(&*disk, &dir)?;
         new_epochs.replace(&*disk, epochs)?;

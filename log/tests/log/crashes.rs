@@ -256,6 +256,7 @@ fn compaction_steps(disk: &FaultyDisk, model: &mut Model) -> Result<(), Failure>
     log.persist()?;
     model.checkpoint = 20;
     model.compacted = true;
+    log.note_checkpoint(20);
     log.advance_high_watermark(20);
     let plan = log.compaction_plan(0, NOW)?.ok_or("nothing to compact")?;
     let compacted = plan.run(1 << 20)?;
