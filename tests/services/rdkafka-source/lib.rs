@@ -1,0 +1,1 @@
+//! Names the crate of which only the C source is used.
