@@ -154,12 +154,12 @@ impl LeaderEpochs {
         true
     }
 
-    /// Durable form of [`LeaderEpochs::truncate_from_end_unwritten`].
+    /// Forgets what began at or after `end_offset`, durably.
     pub fn truncate_from_end(&mut self, disk: &dyn Disk, end_offset: i64) -> io::Result<()> {
         if self.truncate_from_end_unwritten(end_offset) { self.flush(disk) } else { Ok(()) }
     }
 
-    /// Durable form of [`LeaderEpochs::truncate_from_start_unwritten`].
+    /// Forgets what ended before `start_offset`, durably.
     pub fn truncate_from_start(&mut self, disk: &dyn Disk, start_offset: i64) -> io::Result<()> {
         if self.truncate_from_start_unwritten(start_offset) { self.flush(disk) } else { Ok(()) }
     }

@@ -9,7 +9,7 @@
 //! sync may have kept later sectors and lost earlier ones, which then read as zeros; those batches were never acknowledged.
 //! Anything else is corruption of what may have been acknowledged: the log is not opened.
 
-use crate::batch_walk::{BatchWalk, SCAN_BLOCK_BYTES, WALK_BLOCK_BYTES, WalkError, crc_of};
+use crate::batch_walk::{BatchWalk, SCAN_BLOCK_BYTES, WalkError, crc_of};
 use crate::error::{BadFile, CorruptLog, OpenError};
 use crate::file_cache::FileKind;
 use crate::log::{Creations, Log, LogOptions, Segment, walk_sound, walk_tail};
@@ -586,7 +586,7 @@ fn has_zero_piece(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<bool> {
 }
 
 fn copy_tail(from: &dyn DiskFile, to: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
-    let mut buffer = vec![0; SCAN_BLOCK_BYTES.max(WALK_BLOCK_BYTES)];
+    let mut buffer = vec![0; SCAN_BLOCK_BYTES];
     let mut position = start;
     while position < end {
         let wanted = (end - position).min(buffer.len() as u64) as usize;

@@ -323,14 +323,16 @@ impl SegmentFiles {
             };
             files.push((file, false));
         }
-        let offsets: Vec<u8> = index.offsets[from.0..]
-            .iter()
-            .flat_map(|(offset, position)| [offset.to_be_bytes(), position.to_be_bytes()].concat())
-            .collect();
-        let times: Vec<u8> = index.times[from.1..]
-            .iter()
-            .flat_map(|(time, offset)| [&time.to_be_bytes()[..], &offset.to_be_bytes()[..]].concat())
-            .collect();
+        let mut offsets = Vec::with_capacity((index.offsets.len() - from.0) * OFFSET_ENTRY_LEN as usize);
+        for (offset, position) in &index.offsets[from.0..] {
+            offsets.extend(offset.to_be_bytes());
+            offsets.extend(position.to_be_bytes());
+        }
+        let mut times = Vec::with_capacity((index.times.len() - from.1) * TIME_ENTRY_LEN as usize);
+        for (time, offset) in &index.times[from.1..] {
+            times.extend(time.to_be_bytes());
+            times.extend(offset.to_be_bytes());
+        }
         let starts = [from.0 as u64 * OFFSET_ENTRY_LEN, from.1 as u64 * TIME_ENTRY_LEN];
         let mut changed = false;
         for ((file, created), (bytes, start)) in files.iter().zip([&offsets, &times].into_iter().zip(starts)) {
