@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::retention::{LocalRetention, expired_before};
 use strandline_log::config::LogConfig;
+use strandline_log::error::{LogError, ReadError};
+use strandline_log::retention::{RetentionLimits, expired_before};
 
 use crate::broker::Broker;
 use crate::clock;
@@ -16,6 +17,10 @@ use crate::partition::Partition;
 
 /// Kafka's `log.flush.offset.checkpoint.interval.ms`.
 const CHECKPOINT_EVERY_MS: i64 = 60_000;
+/// Between looks for something to compact (Kafka: `log.cleaner.backoff.ms`).
+const COMPACT_EVERY_MS: i64 = 15_000;
+/// The map of keys of one compaction, in bytes (Kafka: `log.cleaner.dedupe.buffer.size`, shared by its threads).
+const COMPACTION_MAP_BYTES: usize = 128 << 20;
 /// Between looks at producers that wrote nothing for long.
 const EXPIRE_PRODUCERS_EVERY_MS: i64 = 600_000;
 /// Logs without traffic give back memory and files this often.
@@ -28,6 +33,7 @@ const ROUND_MAX: Duration = Duration::from_secs(5);
 struct Due {
     retention: i64,
     checkpoints: i64,
+    compaction: i64,
     producers: i64,
     release: i64,
 }
@@ -40,6 +46,7 @@ pub fn run(broker: &Arc<Broker>, stop: &Receiver<()>) {
     let mut due = Due {
         retention: now.saturating_add(initial),
         checkpoints: now + CHECKPOINT_EVERY_MS,
+        compaction: now.saturating_add(initial),
         producers: now + EXPIRE_PRODUCERS_EVERY_MS,
         release: now + RELEASE_EVERY_MS,
     };
@@ -61,9 +68,11 @@ fn round(broker: &Arc<Broker>, due: &mut Due, retention_every_ms: i64) {
         yes
     };
     let retention = is_due(&mut due.retention, retention_every_ms);
+    let compaction = is_due(&mut due.compaction, COMPACT_EVERY_MS);
     let producers = is_due(&mut due.producers, EXPIRE_PRODUCERS_EVERY_MS);
     let release = is_due(&mut due.release, RELEASE_EVERY_MS);
-    if retention || producers || release {
+    let mut compacted = false;
+    if retention || compaction || producers || release {
         for partition in broker.partitions.all() {
             if partition.dir.is_offline() {
                 continue;
@@ -71,6 +80,14 @@ fn round(broker: &Arc<Broker>, due: &mut Due, retention_every_ms: i64) {
             let config = partition.config();
             if retention && !config.remote_storage_enable && config.cleanup_policy.delete {
                 expire(broker, &partition, &config, now);
+            }
+            if compaction && config.cleanup_policy.compact {
+                match compact(&partition, &config, now) {
+                    Ok(done) => compacted |= done,
+                    Err(error) => {
+                        tracing::warn!(partition = %partition.name(), %error, "not compacted; tried again later")
+                    }
+                }
             }
             if producers {
                 let expiration = i64::try_from(broker.config.producer_id_expiration.as_millis()).unwrap_or(i64::MAX);
@@ -81,6 +98,9 @@ fn round(broker: &Arc<Broker>, due: &mut Due, retention_every_ms: i64) {
             }
         }
     }
+    if compacted {
+        broker.partitions.write_cleaner_checkpoints();
+    }
     if is_due(&mut due.checkpoints, CHECKPOINT_EVERY_MS) {
         broker.partitions.write_checkpoints();
     }
@@ -90,10 +110,9 @@ fn round(broker: &Arc<Broker>, due: &mut Due, retention_every_ms: i64) {
 fn expire(broker: &Broker, partition: &Partition, config: &LogConfig, now: i64) {
     let mut log = partition.log();
     let high_watermark = log.offsets().high_watermark;
-    let rule =
-        LocalRetention { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes, high_watermark };
-    let expired = expired_before(&log.segments(), &rule, now);
-    let start = log.offsets().log_start.max(expired);
+    let limits = RetentionLimits { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes };
+    let expired = expired_before(&log.segments(), high_watermark, limits, false, now);
+    let start = log.offsets().log_start.max(expired.unwrap_or(0));
     if start > log.offsets().log_start
         && let Err(error) = log.raise_log_start(start)
     {
@@ -105,4 +124,36 @@ fn expire(broker: &Broker, partition: &Partition, config: &LogConfig, now: i64) 
         drop(log);
         broker.reaper.take(partition, deleted, config.file_delete_delay_ms);
     }
+}
+
+/// Why a log was not compacted; nothing is lost.
+#[derive(Debug, thiserror::Error)]
+enum CompactionError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// Compacts if enough is dirty, or something has been for too long. The rewrite runs without the log's lock.
+fn compact(partition: &Partition, config: &LogConfig, now: i64) -> Result<bool, CompactionError> {
+    let first_dirty = partition.clean_until();
+    let plan = {
+        let log = partition.log();
+        let overdue = log.segments().iter().find(|s| s.next_offset > first_dirty).is_some_and(|s| {
+            s.max_timestamp >= 0 && now.saturating_sub(s.max_timestamp) > config.max_compaction_lag_ms
+        });
+        let ratio = log.log_dirty_ratio(first_dirty, now)?;
+        if ratio <= 0.0 || (ratio < config.min_cleanable_dirty_ratio && !overdue) {
+            return Ok(false);
+        }
+        log.compaction_plan(first_dirty, now)?
+    };
+    let Some(plan) = plan else { return Ok(false) };
+    let compacted = plan.run(COMPACTION_MAP_BYTES)?;
+    let clean_until = compacted.clean_until;
+    partition.log().compact(compacted)?;
+    partition.set_clean_until(clean_until);
+    tracing::debug!(partition = %partition.name(), clean_until, "compacted");
+    Ok(true)
 }

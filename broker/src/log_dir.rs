@@ -14,8 +14,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use strandline_disk::{DirLock, Disk};
 use strandline_log::checkpoint::{
-    HIGH_WATERMARK_CHECKPOINT, LOG_START_CHECKPOINT, OffsetCheckpoint, RECOVERY_POINT_CHECKPOINT, TopicPartitionKey,
-    read_offsets, write_offsets,
+    CLEANER_CHECKPOINT, HIGH_WATERMARK_CHECKPOINT, LOG_START_CHECKPOINT, OffsetCheckpoint, RECOVERY_POINT_CHECKPOINT,
+    TopicPartitionKey, read_offsets, write_offsets,
 };
 use strandline_log::file_cache::FileCache;
 
@@ -103,6 +103,7 @@ impl LockedDir {
         let start = StartCheckpoints {
             recovery_points: read(RECOVERY_POINT_CHECKPOINT)?,
             log_starts: read(LOG_START_CHECKPOINT)?,
+            clean_until: read(CLEANER_CHECKPOINT)?,
             was_clean,
         };
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
@@ -125,6 +126,8 @@ impl LockedDir {
 pub struct StartCheckpoints {
     pub recovery_points: OffsetCheckpoint,
     pub log_starts: OffsetCheckpoint,
+    /// How far compaction has cleaned.
+    pub clean_until: OffsetCheckpoint,
     pub was_clean: bool,
 }
 
@@ -187,6 +190,11 @@ impl LogDirectory {
         write(HIGH_WATERMARK_CHECKPOINT, |o| o.high_watermark)?;
         written.clone_from(all);
         Ok(())
+    }
+
+    /// Replaces the checkpoint of compaction.
+    pub fn write_cleaner_checkpoint(&self, offsets: &OffsetCheckpoint) -> io::Result<()> {
+        write_offsets(&*self.disk, &self.path.join(CLEANER_CHECKPOINT), offsets)
     }
 
     /// Says that all logs of the directory were closed in order. The last thing before the process ends.

@@ -23,7 +23,6 @@ mod partition;
 mod partitions;
 mod producer_ids;
 mod reaper;
-mod retention;
 mod shutdown;
 mod tier;
 mod topic_configs;

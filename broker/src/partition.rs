@@ -58,6 +58,8 @@ pub struct Partition {
     high_watermark: AtomicI64,
     /// One of [`FLUSH_IDLE`] and those below it.
     flush_state: AtomicU8,
+    /// Compaction has cleaned all below (exclusive).
+    clean_until: AtomicI64,
     /// Used since the last look of housekeeping.
     used: AtomicBool,
     progress: Notify,
@@ -89,6 +91,7 @@ impl Partition {
             failed: AtomicBool::new(false),
             high_watermark: AtomicI64::new(high_watermark),
             flush_state: AtomicU8::new(FLUSH_IDLE),
+            clean_until: AtomicI64::new(0),
             used: AtomicBool::new(false),
             progress: Notify::new(),
             waiters: Mutex::default(),
@@ -255,6 +258,15 @@ impl Partition {
         self.log.lock().fail();
         self.dir.fail(&format!("{}: {reason}", self.name()));
         self.wake();
+    }
+
+    /// Compaction has cleaned all below (exclusive).
+    pub fn clean_until(&self) -> i64 {
+        self.clean_until.load(Ordering::Relaxed)
+    }
+
+    pub fn set_clean_until(&self, offset: i64) {
+        self.clean_until.store(offset, Ordering::Relaxed);
     }
 
     /// Gives back memory and open files, unless the log was used since the last call.

@@ -264,7 +264,10 @@ impl Partitions {
         log.advance_high_watermark(end);
         let remote = self.tier.as_ref().map(|tier| tier.partition(&topic.name, tp));
         let epoch = p.record.leader_epoch;
-        Ok(Partition::new(tp, Arc::clone(&topic.name), dir, log, epoch, p.pointer, remote))
+        let clean_until = checkpoint(&dir.start.clean_until);
+        let partition = Partition::new(tp, Arc::clone(&topic.name), dir, log, epoch, p.pointer, remote);
+        partition.set_clean_until(clean_until);
+        Ok(partition)
     }
 
     /// The log directory that has, or will have, the partition. Another topic's remains of the same name go aside.
@@ -350,9 +353,10 @@ impl Partitions {
     /// Writes the checkpoints of every directory that changed.
     pub fn write_checkpoints(&self) {
         let mut by_dir: Vec<BTreeMap<TopicPartitionKey, CheckpointedOffsets>> = vec![BTreeMap::new(); self.dirs.len()];
-        for partition in self.all() {
+        let all = self.all();
+        for partition in &all {
             let Some(index) = self.dirs.iter().position(|d| Arc::ptr_eq(d, &partition.dir)) else { continue };
-            if let Some(offsets) = checkpointed(&partition) {
+            if let Some(offsets) = checkpointed(partition) {
                 let key = TopicPartitionKey { topic: partition.topic.to_string(), partition: partition.tp.partition };
                 by_dir[index].insert(key, offsets);
             }
@@ -360,6 +364,25 @@ impl Partitions {
         for (dir, offsets) in self.dirs.iter().zip(&by_dir) {
             if let Err(error) = dir.write_checkpoints(offsets) {
                 tracing::warn!(dir = %dir.path.display(), %error, "checkpoints cannot be written; recovery will read more");
+                continue;
+            }
+            for partition in all.iter().filter(|p| Arc::ptr_eq(&p.dir, dir)) {
+                let key = TopicPartitionKey { topic: partition.topic.to_string(), partition: partition.tp.partition };
+                if let Some(written) = offsets.get(&key) {
+                    partition.log().note_checkpoint(written.recovery_point);
+                }
+            }
+        }
+    }
+
+    /// Writes how far compaction has come, in every directory that has compacted logs.
+    pub fn write_cleaner_checkpoints(&self) {
+        for dir in &self.dirs {
+            let key = |p: &Partition| TopicPartitionKey { topic: p.topic.to_string(), partition: p.tp.partition };
+            let compacted = self.in_dir(&dir.path).into_iter().filter(|p| p.clean_until() > 0);
+            let offsets = compacted.map(|p| (key(&p), p.clean_until())).collect();
+            if let Err(error) = dir.write_cleaner_checkpoint(&offsets) {
+                tracing::warn!(dir = %dir.path.display(), %error, "the checkpoint of compaction cannot be written; more is compacted again");
             }
         }
     }

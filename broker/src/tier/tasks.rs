@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use crate::retention::{LocalRetention, expired_before};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use strandline_log::config::{LogConfig, NO_LIMIT};
 use strandline_log::leader_epochs::EpochEntry;
-use strandline_log::{SealedSegment, SegmentFile};
+use strandline_log::retention::{RetentionLimits, expired_before, local_expired_before};
+use strandline_log::{LogError, SealedSegment, SegmentFile};
 use strandline_protocol::ids::TopicPartition;
 use strandline_protocol::remote_pointer::{PointerState, UNKNOWN_EPOCH};
 use strandline_tiering::{MoveError, RemotePartition, Retention, SegmentSource, SegmentToCopy};
@@ -208,10 +208,10 @@ impl TierTasks {
         } else {
             (config.effective_local_retention_ms(), config.effective_local_retention_bytes())
         };
-        let rule = LocalRetention { retention_ms, retention_bytes, high_watermark: offsets.high_watermark };
-        let expired = expired_before(&log.segments(), &rule, clock::now_ms());
-        let bound = (pointer.highest_copied_offset + 1).min(offsets.last_stable);
-        let target = expired.min(bound).max(offsets.log_start);
+        let limits = RetentionLimits { retention_ms, retention_bytes };
+        let (copied, stable) = (pointer.highest_copied_offset, offsets.last_stable);
+        let expired = local_expired_before(&log.segments(), copied, stable, limits, clock::now_ms());
+        let target = expired.unwrap_or(0).max(offsets.log_start);
         if target <= offsets.local_log_start && log.segments().first().is_none_or(|s| s.next_offset > target) {
             return;
         }
@@ -242,11 +242,12 @@ impl TierTasks {
             let expired = {
                 let log = partition.log();
                 let high_watermark = log.offsets().high_watermark;
-                let (retention_ms, retention_bytes) = (config.retention_ms, config.retention_bytes);
+                let limits =
+                    RetentionLimits { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes };
                 let segments: Vec<_> = log.segments().into_iter().filter(|s| s.next_offset > above).collect();
-                expired_before(&segments, &LocalRetention { retention_ms, retention_bytes, high_watermark }, now)
+                expired_before(&segments, high_watermark, limits, false, now)
             };
-            if expired > kept.pointer.log_start_offset {
+            if let Some(expired) = expired.filter(|offset| *offset > kept.pointer.log_start_offset) {
                 tracing::info!(partition = %partition.name(), log_start = expired, "expired before it was copied");
                 let pointer = remote.trim(&leader, expired).await?;
                 self.apply(partition, pointer);
@@ -311,7 +312,10 @@ impl TierTasks {
             "the local log disagrees with the remote one, which wins: the log restarts behind it"
         );
         tokio::task::block_in_place(|| {
-            partition.log().restart_at(next, pointer.log_start_offset, epochs, &producer_state, Some(&aside))
+            partition.log().restart_at(next, pointer.log_start_offset, epochs, &producer_state, Some(&aside))?;
+            // Before anything is appended behind the new start: recovery must not look below it.
+            self.broker.partitions.write_checkpoints();
+            Ok::<_, LogError>(())
         })?;
         Ok(())
     }

@@ -1,0 +1,54 @@
+//! Dependencies go down the layers; a new edge is an event.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::tree::{root, sources};
+
+/// Crate folder, and the workspace crates that it may use.
+const EDGES: [(&str, &[&str]); 7] = [
+    ("protocol", &[]),
+    ("disk", &[]),
+    ("log", &["protocol", "disk"]),
+    ("client", &["protocol"]),
+    ("tiering", &["protocol"]),
+    ("controller", &["protocol", "disk"]),
+    ("broker", &["protocol", "disk", "log", "client", "tiering", "controller"]),
+];
+
+/// External crates that only one folder may name.
+const CONFINED: [(&str, &str); 3] = [("openraft", "controller/"), ("object_store", "tiering/"), ("axum", "broker/")];
+
+fn dependencies(folder: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+    let section = text.split("[dependencies]").nth(1).unwrap_or("").split("\n[").next().unwrap_or("");
+    let names = section.lines().filter_map(|line| line.split(['.', ' ', '=']).next());
+    names.filter_map(|name| name.strip_prefix("strandline-")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_crate_sees_only_what_lies_below_it() {
+    let allowed: BTreeMap<&str, BTreeSet<String>> =
+        EDGES.iter().map(|(from, to)| (*from, to.iter().map(|t| (*t).to_owned()).collect())).collect();
+    for (folder, allowed) in allowed {
+        let actual = dependencies(folder);
+        let extra: Vec<_> = actual.difference(&allowed).collect();
+        assert!(extra.is_empty(), "{folder} depends on {extra:?}; change EDGES only with an RFC");
+    }
+}
+
+#[test]
+fn confined_crates_stay_where_they_are() {
+    for source in sources() {
+        for (name, home) in CONFINED {
+            let used = source.text.contains(&format!("use {name}::")) || source.text.contains(&format!(" {name}::"));
+            assert!(
+                !used
+                    || source.path.starts_with(home)
+                    || source.path.starts_with("tests/")
+                    || source.path.starts_with("benches/"),
+                "{} names {name}, which belongs to {home} alone",
+                source.path
+            );
+        }
+    }
+}
