@@ -38,6 +38,8 @@ pub struct Setup {
     /// Settings of `server.properties`.
     pub properties: Vec<(String, String)>,
     pub environment: Vec<(String, String)>,
+    /// Flags of Kafka's virtual machine; empty = small and quick to start.
+    pub java_flags: Vec<String>,
     /// Of the logs; `None` = a new one.
     pub log_directory: Option<PathBuf>,
 }
@@ -62,6 +64,7 @@ pub struct Broker {
     pub bucket: PathBuf,
     directory: PathBuf,
     environment: Vec<(String, String)>,
+    java_flags: Vec<String>,
     server: Option<Server>,
 }
 
@@ -81,6 +84,7 @@ impl Broker {
             bucket: directory.join("bucket"),
             directory,
             environment: setup.environment,
+            java_flags: setup.java_flags,
             server: None,
         };
         std::fs::create_dir_all(&broker.bucket).expect("a bucket directory");
@@ -166,11 +170,20 @@ impl Broker {
         let file = self.properties_file().display().to_string();
         let program = match self.software {
             Software::Strandline => Program::new(place::strandline()).args(["server", "--config", &file]),
-            Software::Kafka => Program::new("java")
-                .args(["-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"])
-                .args(["-cp", &place::class_path("kafka"), "kafka.Kafka", &file]),
+            Software::Kafka if self.java_flags.is_empty() => self.kafka(&["-Xms256m", "-Xmx1g", "-XX:+UseG1GC"], &file),
+            Software::Kafka => self.kafka(&self.java_flags.iter().map(String::as_str).collect::<Vec<_>>(), &file),
         };
         self.environment.iter().fold(program, |program, (key, value)| program.env(key, value.clone()))
+    }
+
+    fn kafka(&self, flags: &[&str], file: &str) -> Program {
+        Program::new("java").args(flags.iter().copied()).args([
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-cp",
+            &place::class_path("kafka"),
+            "kafka.Kafka",
+            file,
+        ])
     }
 
     /// Starts it again on the same directory and port.

@@ -93,8 +93,11 @@ impl Hdfs {
         );
         // A file can be written only once the DataNode has reported and the NameNode has left its safe mode.
         datanode.await_ready(START, || {
-            let report =
-                crate::process::run(&self.java("org.apache.hadoop.fs.FsShell", &["-touchz", "/ready"]), b"", COMMAND);
+            let report = crate::process::run(
+                &self.java("org.apache.hadoop.fs.FsShell", &["-put", "-f", "-", "/ready"]),
+                b"ready",
+                COMMAND,
+            );
             report.success
         });
         self.namenode = Some(namenode);

@@ -22,7 +22,7 @@ pub fn class_path(service: &str) -> String {
     format!("{}/*", installed(&format!("{service}/libs")).display())
 }
 
-/// The product: `STRANDLINE_BIN`, or `strandline` beside this test's executable.
+/// The product: `STRANDLINE_BIN`, or `strandline` in the profile's directory of this executable (a test's or a benchmark's).
 pub fn strandline() -> PathBuf {
     if let Some(path) = std::env::var_os("STRANDLINE_BIN") {
         return PathBuf::from(path);

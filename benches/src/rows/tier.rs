@@ -1,0 +1,175 @@
+//! T1, T2, T4, T6: reading what is only in the tier. Strandline's is MinIO on this machine; Kafka's is its own tier over a local
+//! directory, which has no store between and bounds what Kafka's tier can do. With a distant store Kafka has no plugin of its own,
+//! so that T2, T4 and T6 are measured for Strandline alone, beside the limit loops through the same proxy.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use strandline_tests::broker::{Broker, Software};
+use strandline_tests::minio::Minio;
+use strandline_tests::proxy::Proxy;
+use strandline_tests::wait;
+use strandline_tests::wire::{self, EARLIEST_LOCAL};
+
+use super::{LARGE, PAGE_CACHE, Size, end, measured, setup};
+use crate::blast;
+use crate::meter::{Meter, await_quiet_disk, drop_page_cache};
+use crate::report::Measured;
+
+const TOPIC: &str = "tier";
+const BUCKET: &str = "bench-bucket";
+const COPIED: Duration = Duration::from_secs(300);
+
+/// A broker whose topic is in the tier up to `tiered` (exclusive), and what is behind it.
+struct Tiered {
+    broker: Broker,
+    proxy: Option<Proxy>,
+    minio: Option<Minio>,
+    tiered: i64,
+}
+
+impl Tiered {
+    fn make(software: Software, bytes: u64) -> Self {
+        let mut setup = setup()
+            .set("log.retention.check.interval.ms", "500")
+            .set("log.initial.task.delay.ms", "500")
+            .set("remote.log.manager.task.interval.ms", "500");
+        let (mut proxy, mut minio) = (None, None);
+        if software == Software::Strandline {
+            let store = Minio::start();
+            store.make_bucket(BUCKET);
+            let before = Proxy::start(store.address);
+            setup = setup.set("tier.url", &format!("s3://{BUCKET}/prefix"));
+            setup.environment = Minio::environment(before.address);
+            (proxy, minio) = (Some(before), Some(store));
+        }
+        let broker = Broker::start(software, setup);
+        let configs = [
+            ("retention.ms", "-1"),
+            ("segment.bytes", "67108864"),
+            ("remote.storage.enable", "true"),
+            ("local.retention.ms", "1"),
+            PAGE_CACHE,
+        ];
+        broker.connection().create_topic(TOPIC, 1, &configs).expect("the topic is created");
+        let produced = blast::produce(broker.address, TOPIC, 0, LARGE, bytes, end());
+        // Two segments may be left.
+        let wanted = produced.records as i64 - 2 * (64 << 20) / 1024;
+        let tiered = wait::until("the topic is in the tier", COPIED, || {
+            let local = broker.connection().list_offset(TOPIC, 0, EARLIEST_LOCAL).ok()?;
+            (local >= wanted.max(1)).then_some(local)
+        });
+        blast::check(broker.address, TOPIC, 1, produced.records);
+        await_quiet_disk();
+        Tiered { broker, proxy, minio, tiered }
+    }
+
+    /// Forgets what reading has cached: the broker starts anew, and so does the page cache.
+    fn forget(&mut self) {
+        self.broker.stop();
+        for file in strandline_tests::broker::files_below(&self.broker.log_directory) {
+            assert!(file.exists(), "the logs stay");
+        }
+        drop_page_cache();
+        self.broker.up();
+    }
+}
+
+fn replayed(mut scene: Tiered, mut result: Measured) -> Measured {
+    scene.forget();
+    let store_pid = scene.minio.as_ref().and_then(Minio::server).map(strandline_tests::process::Server::pid);
+    let store = store_pid.map(Meter::start);
+    let fetched_before = scene.proxy.as_ref().map(|p| p.weather.answered_bytes.load(Ordering::Relaxed));
+    let meter = Meter::start(scene.broker.server().pid());
+    let fetched = blast::fetch(scene.broker.address, TOPIC, 0, 0..scene.tiered, 1 << 20, false);
+    let cost = meter.stop();
+    let gb = fetched.bytes as f64 / 1e9;
+    result.values.extend([
+        ("broker_cpu_s_per_gb", cost.broker / gb),
+        ("machine_cpu_s_per_gb", cost.machine / gb),
+        ("mb_per_s", gb * 1e3 / cost.wall),
+        ("bytes", fetched.bytes as f64),
+    ]);
+    if let Some(store) = store {
+        result.values.insert("store_cpu_s_per_gb", store.stop().broker / gb);
+    }
+    if let (Some(before), Some(proxy)) = (fetched_before, &scene.proxy) {
+        let from_store = proxy.weather.answered_bytes.load(Ordering::Relaxed) - before;
+        result.values.insert("bytes_fetched_per_byte_served", from_store as f64 / fetched.bytes as f64);
+        result.values.insert("store_requests", proxy.weather.requests.load(Ordering::Relaxed) as f64);
+    }
+    result
+}
+
+pub fn replay(software: Software, size: Size) -> Measured {
+    let scene = Tiered::make(software, size.bytes(4 << 30));
+    let store = if software == Software::Kafka {
+        "LocalTieredStorage"
+    } else {
+        "MinIO on loopback, through the proxy without delay"
+    };
+    replayed(scene, measured("none", "256 KiB", &format!("1 reader, fetches of at most 1 MiB; {store}")))
+}
+
+pub fn distant_replay(software: Software, size: Size) -> Measured {
+    let result = measured("none", "256 KiB", "1 reader, fetches of at most 1 MiB; 50 ms, 90 MB/s a connection");
+    if software == Software::Kafka {
+        return result;
+    }
+    let scene = Tiered::make(software, size.bytes(4 << 30));
+    scene.proxy.as_ref().expect("before MinIO").distant();
+    replayed(scene, result)
+}
+
+pub fn first_record(software: Software, size: Size) -> Measured {
+    let mut result = measured("none", "256 KiB", "the first fetch after a start; 50 ms, 90 MB/s a connection");
+    if software == Software::Kafka {
+        return result;
+    }
+    let mut scene = Tiered::make(software, size.bytes(2 << 30));
+    scene.proxy.as_ref().expect("before MinIO").distant();
+    scene.forget();
+    let requests = |scene: &Tiered| scene.proxy.as_ref().map_or(0, |p| p.weather.requests.load(Ordering::Relaxed));
+    let (before, mut connection) = (requests(&scene), scene.broker.connection());
+    let begin = wait::now();
+    let at = scene.tiered / 2;
+    let first = wait::until("the first record", Duration::from_secs(30), || {
+        let data = connection.fetch(TOPIC, 0, at, 1 << 20).ok()?;
+        let bytes = data.records.and_then(|r| r.to_bytes()).unwrap_or_default();
+        (data.error_code == 0 && !bytes.is_empty()).then(|| begin.elapsed())
+    });
+    result.values.insert("first_record_ms", first.as_secs_f64() * 1e3);
+    result.values.insert("store_requests", (requests(&scene) - before) as f64);
+    let again = wait::now();
+    let data = connection.fetch(TOPIC, 0, at, 1 << 20).unwrap_or_else(|e| panic!("fetch: {}", e.0));
+    assert_eq!(data.error_code, 0, "the second fetch of the same offset");
+    result.values.insert("second_fetch_ms", again.elapsed().as_secs_f64() * 1e3);
+    result
+}
+
+/// Single reads at scattered offsets: each may cost a chunk. (A sequential replay's amplification is in T1 and T2.)
+pub fn amplification(software: Software, size: Size) -> Measured {
+    let mut result = measured("none", "256 KiB", "100 reads of 1 MiB at scattered offsets");
+    if software == Software::Kafka {
+        return result;
+    }
+    let mut scene = Tiered::make(software, size.bytes(4 << 30));
+    scene.forget();
+    let proxy = scene.proxy.as_ref().expect("before MinIO");
+    let before = proxy.weather.answered_bytes.load(Ordering::Relaxed);
+    let mut served = 0;
+    let mut random = strandline_tests::random::Random::new(71);
+    for _ in 0..100 {
+        let at = random.below(scene.tiered as u64) as i64;
+        let mut connection = scene.broker.connection();
+        served += wait::until("a scattered read", Duration::from_secs(30), || {
+            let data = connection.fetch(TOPIC, 0, at, 1 << 20).ok()?;
+            let bytes = data.records.map_or(0, |r| r.len());
+            (data.error_code == 0 && bytes > 0).then_some(bytes)
+        });
+    }
+    let fetched = proxy.weather.answered_bytes.load(Ordering::Relaxed) - before;
+    result.values.insert("bytes_fetched_per_byte_served", fetched as f64 / served as f64);
+    assert_eq!(scene.broker.connection().list_offset(TOPIC, 0, wire::EARLIEST), Ok(0), "the log still begins at 0");
+    result
+}
