@@ -19,7 +19,7 @@ const EDGES: [(&str, &[&str]); 7] = [
 const CONFINED: [(&str, &str); 3] = [("openraft", "controller/"), ("object_store", "tiering/"), ("axum", "broker/")];
 
 fn dependencies(folder: &str) -> BTreeSet<String> {
-    let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+    let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("the tree is readable");
     let section = text.split("[dependencies]").nth(1).unwrap_or("").split("\n[").next().unwrap_or("");
     let names = section.lines().filter_map(|line| line.split(['.', ' ', '=']).next());
     names.filter_map(|name| name.strip_prefix("strandline-")).map(str::to_owned).collect()

@@ -8,8 +8,8 @@ use crate::tree::root;
 fn documents() -> Vec<(String, String)> {
     let mut found = vec!["README.md".to_owned(), "benches/README.md".to_owned()];
     for dir in ["docs", "docs/formats", "docs/rfcs"] {
-        for entry in std::fs::read_dir(root().join(dir)).unwrap() {
-            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        for entry in std::fs::read_dir(root().join(dir)).expect("the tree is readable") {
+            let name = entry.expect("the tree is readable").file_name().to_string_lossy().into_owned();
             if name.ends_with(".md") {
                 found.push(format!("{dir}/{name}"));
             }
@@ -57,7 +57,7 @@ fn paths_in_documents_exist() {
 #[test]
 fn links_between_documents_lead_somewhere() {
     for (document, text) in documents() {
-        let base = root().join(Path::new(&document).parent().unwrap());
+        let base = root().join(Path::new(&document).parent().expect("the tree is readable"));
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = target.split('#').next().unwrap_or_default();
             if !file.is_empty() && !file.contains("://") {
@@ -80,8 +80,9 @@ fn rfc_numbers_are_used_once() {
 
 #[test]
 fn the_map_stays_a_map() {
-    let lines = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap().lines().count();
+    let lines =
+        std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("the tree is readable").lines().count();
     assert!(lines <= 500, "docs/ARCHITECTURE.md has {lines} lines");
-    let lines = std::fs::read_to_string(root().join("README.md")).unwrap().lines().count();
+    let lines = std::fs::read_to_string(root().join("README.md")).expect("the tree is readable").lines().count();
     assert!(lines <= 150, "README.md has {lines} lines");
 }

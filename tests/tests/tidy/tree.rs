@@ -22,8 +22,8 @@ pub fn sources() -> Vec<Source> {
     let mut sources: Vec<Source> = found
         .into_iter()
         .map(|path| Source {
-            text: std::fs::read_to_string(&path).unwrap(),
-            path: path.strip_prefix(root()).unwrap().to_string_lossy().into_owned(),
+            text: std::fs::read_to_string(&path).expect("the tree is readable"),
+            path: path.strip_prefix(root()).expect("the tree is readable").to_string_lossy().into_owned(),
         })
         .filter(|s| !is_generated(&s.path))
         .collect();
@@ -37,9 +37,9 @@ fn is_generated(path: &str) -> bool {
 }
 
 fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    for entry in std::fs::read_dir(dir).expect("the tree is readable") {
+        let path = entry.expect("the tree is readable").path();
+        let name = path.file_name().expect("the tree is readable").to_string_lossy().into_owned();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
             collect(&path, found);
         } else if name.ends_with(".rs") {
