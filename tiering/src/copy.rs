@@ -36,11 +36,12 @@ impl RemotePartition {
             return Ok(done);
         }
         let current = self.objects.current(pointer).await?;
+        let oldest_run = self.dead_run(&current).await?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut leader_epochs = Vec::new();
         let mut next_offset = pointer.highest_copied_offset + 1;
         for segment in segments.iter().filter(|segment| segment.last_offset > pointer.highest_copied_offset) {
-            let uuid = (self.objects.log.new_uuid)();
+            let uuid = moves.attempt((self.objects.log.new_uuid)());
             match self.copy_one(leader, segment, next_offset, uuid).await {
                 Ok(entry) => {
                     next_offset = entry.last_offset + 1;
@@ -49,7 +50,6 @@ impl RemotePartition {
                 }
                 Err(error) => {
                     self.objects.log.metrics.copy_errors.add(1);
-                    moves.remember_lost([uuid]);
                     done.stopped = Some(error);
                     break;
                 }
@@ -65,7 +65,6 @@ impl RemotePartition {
         done.bytes = entries.iter().map(|entry| entry.size_bytes).sum();
         let mut next = self.next(leader, &current, now_ms, &moves);
         (next.copied, next.leader_epochs) = (entries, leader_epochs);
-        let oldest_run = self.dead_run(&current).await?;
         next.oldest_run = oldest_run.as_ref().map(|entries| entries.as_slice());
         let draft = plan::next_manifest(&next, || (self.objects.log.new_uuid)());
         done.pointer = self.commit(&mut moves, leader, &pointer, draft, AdvanceChange::default()).await?;

@@ -165,24 +165,21 @@ impl RemotePartition {
     /// Deletes what was removed after version `from` and up to `upto`. An error leaves them all to be deleted again.
     async fn delete_tombstones(&self, manifest: &Manifest, from: u64, upto: u64) -> Result<usize, MoveError> {
         let mut deleted = 0;
-        for run in manifest.tombstone_runs.iter().filter(|run| run.last.cast_unsigned() <= upto) {
-            for tombstone in self.objects.load_tombstones(run).await? {
-                self.delete_key(&tombstone.key).await?;
-                deleted += 1;
-            }
-        }
         let ripe = |removed: u64| removed > from && removed <= upto;
-        for tombstone in manifest.tombstones.iter().filter(|tombstone| ripe(tombstone.removed)) {
-            self.delete_key(&tombstone.key).await?;
-            deleted += 1;
+        for run in manifest.tombstone_runs.iter().filter(|run| ripe(run.last.cast_unsigned())) {
+            let tombstones = self.objects.load_tombstones(run).await?;
+            deleted += self.delete_keys(tombstones.iter().map(|tombstone| &tombstone.key)).await?;
         }
+        let open = manifest.tombstones.iter().filter(|tombstone| ripe(tombstone.removed));
+        deleted += self.delete_keys(open.map(|tombstone| &tombstone.key)).await?;
         Ok(deleted)
     }
 
-    pub(crate) async fn delete_key(&self, key: &Key) -> Result<(), MoveError> {
-        for object in key.objects() {
-            self.objects.store.delete(&self.objects.prefix.full(&object)).await?;
-        }
-        Ok(())
+    /// Returns the number of keys.
+    async fn delete_keys(&self, keys: impl Iterator<Item = &Key>) -> Result<usize, MoveError> {
+        let keys: Vec<&Key> = keys.collect();
+        let objects = keys.iter().flat_map(|key| key.objects()).map(|object| self.objects.prefix.full(&object));
+        self.objects.store.delete_each(objects.collect()).await?;
+        Ok(keys.len())
     }
 }

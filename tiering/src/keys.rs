@@ -117,6 +117,34 @@ impl Key {
     }
 }
 
+/// What a name below a partition's folder turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    Object(Key),
+    /// A temporary file of an upload of this key: `NAME#N` in a directory, `.NAME.tmp` or `.NAME.tmp.N` in HDFS.
+    Unfinished(Key),
+}
+
+impl Key {
+    /// Reads a relative name that a LIST or a directory showed; `None` if no such name was ever written by us.
+    pub fn parse_listed(relative: &str) -> Option<Listing> {
+        if let Some(key) = Key::parse(relative) {
+            return Some(Listing::Object(key));
+        }
+        let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if let Some((name, _)) = relative.rsplit_once('#').filter(|(_, number)| is_number(number)) {
+            return Key::parse(name).map(Listing::Unfinished);
+        }
+        let (folder, name) = relative.rsplit_once('/').map_or(("", relative), |(folder, name)| (folder, name));
+        let (name, number) = name.strip_prefix('.')?.rsplit_once(".tmp")?;
+        if !number.is_empty() && !number.strip_prefix('.').is_some_and(is_number) {
+            return None;
+        }
+        let name = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+        Key::parse(&name).map(Listing::Unfinished)
+    }
+}
+
 fn parse_stem<N: FromStr>(stem: &str) -> Option<(N, LeaderEpoch, Uuid)> {
     let mut parts = stem.splitn(3, '-');
     let number = parts.next().filter(|digits| digits.len() == 20)?.parse().ok()?;
@@ -144,6 +172,28 @@ mod tests {
         }
         assert_eq!(Key::parse("manifest/1-2-3"), None);
         assert_eq!(Key::parse("00000000000000000042-3-00000000000000000000000000000007.tmp"), None);
+    }
+
+    #[test]
+    fn temporary_files_are_told_from_objects() {
+        let uuid = Uuid::from_u128(7);
+        let segment = Key::Segment(SegmentKey { base_offset: 42, leader_epoch: 3, uuid });
+        let manifest = Key::Manifest { version: 9, leader_epoch: 3, uuid };
+        for key in [segment, manifest] {
+            let object = key.objects()[0].clone();
+            let (folder, name) = object.rsplit_once('/').map_or(("", object.as_str()), |(folder, name)| (folder, name));
+            let slash = if folder.is_empty() { "" } else { "/" };
+            assert_eq!(Key::parse_listed(&object), Some(Listing::Object(key)));
+            for unfinished in
+                [format!("{object}#1"), format!("{folder}{slash}.{name}.tmp"), format!("{folder}{slash}.{name}.tmp.12")]
+            {
+                assert_eq!(Key::parse_listed(&unfinished), Some(Listing::Unfinished(key)), "{unfinished}");
+                assert_eq!(Key::parse(&unfinished), None);
+            }
+            for strange in [format!("{object}#"), format!("{object}#x"), format!("{folder}{slash}.{name}.tmpx")] {
+                assert_eq!(Key::parse_listed(&strange), None, "{strange}");
+            }
+        }
     }
 
     #[test]

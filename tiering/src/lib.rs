@@ -34,7 +34,7 @@ mod upload;
 pub use copy::Copied;
 pub use encoding::DecodeError;
 pub use housekeep::Housekept;
-pub use keys::{Key, PartitionPrefix, SegmentKey};
+pub use keys::{Key, Listing, PartitionPrefix, SegmentKey};
 pub use manifest::{Entry, Manifest};
 pub use metrics::{Counter, Metrics};
 pub use partition::{MoveError, RemotePartition};

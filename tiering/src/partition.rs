@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::encoding::DecodeError;
 use crate::keys::Key;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, RUN_LEN};
 use crate::objects::{Current, LoadError, Objects};
 use crate::plan::{self, Draft, NextManifest, Verdict};
 use crate::remote_log::Metadata;
@@ -101,6 +101,9 @@ pub(crate) struct Moves {
     in_doubt: Option<Proposal>,
     /// The pointer that the last answer showed; the image may be behind it.
     known: Option<RemotePointer>,
+    /// Uuids of attempts of the move under way, until a proposal names them. What is here when a move begins was left by one
+    /// that failed or was dropped.
+    pending: Vec<Uuid>,
     /// Uuids of own attempts that can never be named.
     pub(crate) lost: HashSet<Uuid>,
     /// Tombstones removed at or before this version are confirmed as deleted.
@@ -118,6 +121,12 @@ struct Proposal {
 }
 
 impl Moves {
+    /// A uuid for something that is about to be put into the store.
+    pub(crate) fn attempt(&mut self, uuid: Uuid) -> Uuid {
+        self.pending.push(uuid);
+        uuid
+    }
+
     pub(crate) fn remember_lost(&mut self, uuids: impl IntoIterator<Item = Uuid>) {
         let room = LOST_LIMIT.saturating_sub(self.lost.len());
         self.lost.extend(uuids.into_iter().take(room));
@@ -198,6 +207,8 @@ impl RemotePartition {
         if moves.leader_epoch != Some(leader.leader_epoch) {
             *moves = Moves { leader_epoch: Some(leader.leader_epoch), ..Moves::default() };
         }
+        let abandoned = std::mem::take(&mut moves.pending);
+        moves.remember_lost(abandoned);
         if moves.in_doubt.is_some() {
             match self.resolve(moves).await {
                 // Refused: what is known now was learnt from the answer.
@@ -227,6 +238,7 @@ impl RemotePartition {
             oldest_run: None,
             confirmed_upto: moves.confirmed_upto,
             opens_at: None,
+            run_len: self.objects.log.config.manifest_run_len.clamp(1, RUN_LEN),
         }
     }
 
@@ -240,18 +252,13 @@ impl RemotePartition {
         change: AdvanceChange,
     ) -> Result<RemotePointer, MoveError> {
         let manifest = Arc::new(draft.manifest);
-        let uuids: Vec<Uuid> = draft.sealed.iter().map(|run| run.key.uuid()).chain([manifest.uuid]).collect();
         let (bytes, hash) = manifest.encode();
-        let put = async {
-            for run in &draft.sealed {
-                self.put(&run.key, run.bytes.clone()).await?;
-            }
-            self.put(&manifest.key(), bytes).await
-        };
-        if let Err(error) = put.await {
-            moves.remember_lost(uuids);
-            return Err(error.into());
+        for run in &draft.sealed {
+            moves.attempt(run.key.uuid());
+            self.put(&run.key, run.bytes.clone()).await?;
         }
+        moves.attempt(manifest.uuid);
+        self.put(&manifest.key(), bytes).await?;
         let new = NewManifest {
             manifest: ManifestRef {
                 version: manifest.version,
@@ -266,7 +273,7 @@ impl RemotePartition {
             RemotePointer { state: PointerState::Open, log_start_offset: manifest.log_start_offset, ..*pointer };
         let live = Some(plan::live_summary(&manifest, &after));
         let change = AdvanceChange { manifest: Some(new), live, ..change };
-        self.propose(moves, leader, pointer, change, Some((manifest, uuids))).await
+        self.propose(moves, leader, pointer, change, Some(manifest)).await
     }
 
     async fn put(&self, key: &Key, bytes: bytes::Bytes) -> Result<(), StoreError> {
@@ -282,7 +289,7 @@ impl RemotePartition {
         leader: &Leader,
         pointer: &RemotePointer,
         change: AdvanceChange,
-        written: Option<(Arc<Manifest>, Vec<Uuid>)>,
+        manifest: Option<Arc<Manifest>>,
     ) -> Result<RemotePointer, MoveError> {
         let advance = Advance {
             tp: self.objects.tp,
@@ -292,7 +299,7 @@ impl RemotePartition {
             expected_version: pointer.version,
             change,
         };
-        let (manifest, uuids) = written.map_or((None, Vec::new()), |(manifest, uuids)| (Some(manifest), uuids));
+        let uuids = std::mem::take(&mut moves.pending);
         moves.in_doubt = Some(Proposal { advance, manifest, uuids, unknown: false });
         self.resolve(moves).await
     }
@@ -301,13 +308,15 @@ impl RemotePartition {
     async fn resolve(&self, moves: &mut Moves) -> Result<RemotePointer, MoveError> {
         for _ in 0..ADVANCE_TRIES {
             let Some(proposal) = &mut moves.in_doubt else { break };
+            // Until it is answered, also if whoever waits for it goes away meanwhile.
+            let unknown_before = std::mem::replace(&mut proposal.unknown, true);
             let answer =
                 tokio::time::timeout(ADVANCE_DEADLINE, self.objects.log.service.advance(proposal.advance)).await;
             if let Ok(Ok(outcome)) = answer {
+                proposal.unknown = unknown_before;
                 let verdict = plan::settle(&proposal.advance, &outcome);
                 return self.conclude(moves, verdict);
             }
-            proposal.unknown = true;
             self.objects.log.metrics.advances_unknown.add(1);
             tokio::time::sleep(ADVANCE_PAUSE).await;
         }

@@ -18,7 +18,7 @@ use strandline_protocol::remote_pointer::{
 use uuid::Uuid;
 
 use crate::keys::Key;
-use crate::manifest::{Entry, Manifest, RUN_LEN, RunRef, Tombstone, encode_entry_run, encode_tombstone_run};
+use crate::manifest::{Entry, Manifest, RunRef, Tombstone, encode_entry_run, encode_tombstone_run};
 
 /// What the next manifest is to contain beside what the last one did.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct NextManifest<'a> {
     pub confirmed_upto: u64,
     /// The pointer is unset: this manifest begins a new life of the tier with this log start.
     pub opens_at: Option<Offset>,
+    /// Entries, and tombstones, that may stay open; more are sealed into runs of so many. 1 to [`crate::manifest::RUN_LEN`].
+    pub run_len: usize,
 }
 
 /// A sealed index object that must be in the store before the manifest that refers to it.
@@ -84,7 +86,7 @@ pub fn next_manifest(next: &NextManifest<'_>, mut new_uuid: impl FnMut() -> Uuid
     manifest.tombstones.retain(|tombstone| tombstone.removed > next.confirmed_upto);
     drop_confirmed_runs(next, &mut manifest, &mut buried);
     manifest.tombstones.append(&mut buried.tombstones);
-    let sealed = seal(&mut manifest, next.leader_epoch, &mut new_uuid);
+    let sealed = seal(&mut manifest, next, &mut new_uuid);
     Draft { manifest, sealed }
 }
 
@@ -175,18 +177,19 @@ fn drop_confirmed_runs(next: &NextManifest<'_>, manifest: &mut Manifest, buried:
     });
 }
 
-fn seal(manifest: &mut Manifest, leader_epoch: LeaderEpoch, new_uuid: &mut impl FnMut() -> Uuid) -> Vec<SealedRun> {
+fn seal(manifest: &mut Manifest, next: &NextManifest<'_>, new_uuid: &mut impl FnMut() -> Uuid) -> Vec<SealedRun> {
+    let (leader_epoch, run_len) = (next.leader_epoch, next.run_len);
     let mut sealed = Vec::new();
-    while manifest.entries.len() > RUN_LEN {
-        let entries: Vec<Entry> = manifest.entries.drain(..RUN_LEN).collect();
-        let (first, last) = (entries[0].base_offset(), entries[RUN_LEN - 1].last_offset);
+    while manifest.entries.len() > run_len {
+        let entries: Vec<Entry> = manifest.entries.drain(..run_len).collect();
+        let (first, last) = (entries[0].base_offset(), entries[run_len - 1].last_offset);
         let key = Key::Index { first, leader_epoch, uuid: new_uuid() };
         let (bytes, hash) = encode_entry_run(&entries);
         manifest.entry_runs.push(RunRef {
             key,
             hash,
             size_bytes: bytes.len() as u64,
-            count: RUN_LEN as u32,
+            count: run_len as u32,
             first,
             last,
             bytes: entries.iter().map(|entry| entry.size_bytes).sum(),
@@ -196,16 +199,16 @@ fn seal(manifest: &mut Manifest, leader_epoch: LeaderEpoch, new_uuid: &mut impl 
         });
         sealed.push(SealedRun { key, bytes });
     }
-    while manifest.tombstones.len() > RUN_LEN {
-        let tombstones: Vec<Tombstone> = manifest.tombstones.drain(..RUN_LEN).collect();
-        let (first, last) = (tombstones[0].removed, tombstones[RUN_LEN - 1].removed);
+    while manifest.tombstones.len() > run_len {
+        let tombstones: Vec<Tombstone> = manifest.tombstones.drain(..run_len).collect();
+        let (first, last) = (tombstones[0].removed, tombstones[run_len - 1].removed);
         let key = Key::Index { first: first.cast_signed(), leader_epoch, uuid: new_uuid() };
         let (bytes, hash) = encode_tombstone_run(&tombstones);
         manifest.tombstone_runs.push(RunRef {
             key,
             hash,
             size_bytes: bytes.len() as u64,
-            count: RUN_LEN as u32,
+            count: run_len as u32,
             first: first.cast_signed(),
             last: last.cast_signed(),
             bytes: 0,
@@ -343,7 +346,12 @@ pub fn wants_manifest(manifest: &Manifest, pointer: &RemotePointer, confirmed_up
     dead_run || dead_entry || confirmed_run || manifest.tombstones.iter().any(confirmed)
 }
 
+/// True if this temporary file of an upload is of no use to anybody: its writer was deposed, or has lost.
+pub fn is_leftover(key: &Key, leader_epoch: LeaderEpoch, lost: &HashSet<Uuid>) -> bool {
+    key.leader_epoch() < leader_epoch || lost.contains(&key.uuid())
+}
+
 /// True if nobody can name this key any more: the current manifest does not, and its writer was deposed or has lost.
 pub fn is_garbage(key: &Key, named: &HashSet<Uuid>, leader_epoch: LeaderEpoch, lost: &HashSet<Uuid>) -> bool {
-    !named.contains(&key.uuid()) && (key.leader_epoch() < leader_epoch || lost.contains(&key.uuid()))
+    !named.contains(&key.uuid()) && is_leftover(key, leader_epoch, lost)
 }

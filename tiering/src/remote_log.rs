@@ -49,6 +49,8 @@ pub struct RemoteLogConfig {
     pub read_ahead_chunks: u64,
     pub io_threads: usize,
     pub concurrent_uploads: usize,
+    /// Entries that stay open in a manifest, 1 to 1,024; more are sealed into index objects of so many.
+    pub manifest_run_len: usize,
     pub store_limits: StoreLimits,
     /// For the jitter of pauses; different on every process.
     pub seed: u64,
@@ -66,6 +68,7 @@ impl RemoteLogConfig {
             read_ahead_chunks: 16,
             io_threads: 4,
             concurrent_uploads: 4,
+            manifest_run_len: crate::manifest::RUN_LEN,
             store_limits: StoreLimits::default(),
             seed,
         }

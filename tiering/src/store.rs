@@ -5,11 +5,13 @@
 //! is needed. Every call ends: a try by its deadline, the call by the number of tries. An error says nothing about
 //! whether the effect happened.
 
+mod leftovers;
 mod probe;
 mod url;
 
 use std::future::Future;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -54,6 +56,9 @@ impl Default for StoreLimits {
 
 /// A LIST has the deadline of a call that moves so many bytes: it may be long.
 const LIST_BYTES: u64 = 64 << 20;
+
+/// Deletions of one pass under way at once.
+const DELETES_IN_FLIGHT: usize = 16;
 
 /// Why a call to the store failed after all its tries.
 #[derive(Debug, Clone, Error)]
@@ -101,6 +106,8 @@ pub struct Listed {
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// Of a `file://` store, whose LIST hides the temporary files of uploads.
+    directory: Option<PathBuf>,
     /// For messages: the URL without secrets.
     name: String,
     limits: StoreLimits,
@@ -119,7 +126,7 @@ impl Store {
         seed: u64,
     ) -> Store {
         let (prefix, name) = (Path::from(prefix), name.to_owned());
-        Store { inner, prefix, name, limits, metrics, random: AtomicU64::new(seed) }
+        Store { inner, prefix, directory: None, name, limits, metrics, random: AtomicU64::new(seed) }
     }
 
     /// The URL that the operator gave.
@@ -202,6 +209,16 @@ impl Store {
                 Err(error)
             }
         }
+    }
+
+    /// Deletes all of these, several at a time. After an error some may be left; a second time is as good as the first.
+    pub async fn delete_each(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        let deletes = futures_util::stream::iter(keys).map(|key| async move { self.delete(&key).await });
+        let mut results = deletes.buffer_unordered(DELETES_IN_FLIGHT);
+        while let Some(result) = results.next().await {
+            result?;
+        }
+        Ok(())
     }
 
     /// At most `limit` objects below `folder` whose key `matches`. Never asked by a reader or a writer of the log.
