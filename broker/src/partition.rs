@@ -190,6 +190,7 @@ impl Partition {
             log_append_time_ms: appended.log_append_time_ms,
             log_start_offset: offsets.log_start,
             durable,
+            closed_segment: appended.rolled,
             records: if appended.duplicate { 0 } else { appended.record_count },
         })
     }

@@ -113,6 +113,9 @@ fn append(
     };
     broker.disk_guard.admit(&partition)?;
     let appended = partition.append(&records, Origin::Client, now_ms)?;
+    if appended.closed_segment && partition.remote.is_some() {
+        broker.segment_closed.notify_one();
+    }
     broker.metrics.produced(&partition.topic, records.len() as u64, appended.record_count());
     Ok(appended)
 }

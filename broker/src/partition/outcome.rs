@@ -54,6 +54,8 @@ pub struct Appended {
     pub log_start_offset: i64,
     /// To be awaited before it is acknowledged; none if it is safe already.
     pub durable: Option<Durable>,
+    /// A segment was closed to make room: the tier may have something to copy.
+    pub closed_segment: bool,
     pub(super) records: u64,
 }
 
