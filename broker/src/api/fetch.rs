@@ -133,7 +133,7 @@ async fn read_all(broker: &Arc<Broker>, plan: &Plan, limits: &ReadLimits) -> Vec
         match &outcome {
             Ok(read) => {
                 left -= read.records.len() as i64;
-                given |= read.records.len() > 0;
+                given |= !read.records.is_empty();
             }
             Err(ReadRefused::Remote { .. }) if max_bytes > 0 || min_one => {
                 remote.push((found.len(), max_bytes, min_one));
@@ -205,7 +205,7 @@ fn respond(broker: &Broker, call: &Call, plan: Plan, found: Vec<Found>) -> Fetch
     let news = if plan.session_id != 0 { broker.sessions.tell(plan.session_id, &told) } else { vec![true; told.len()] };
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     for (f, news) in found.into_iter().zip(news) {
-        let silent = f.outcome.as_ref().is_ok_and(|read| read.records.len() == 0);
+        let silent = f.outcome.as_ref().is_ok_and(|read| read.records.is_empty());
         if plan.incremental && silent && !news {
             continue;
         }
@@ -237,7 +237,7 @@ fn told(f: &Found) -> (&TopicKey, i32, Told, bool) {
     let (told, records) = match &f.outcome {
         Ok(read) => {
             let told = Told { high_watermark: read.high_watermark, log_start_offset: read.log_start_offset };
-            (told, read.records.len() > 0)
+            (told, !read.records.is_empty())
         }
         Err(_) => (Told { high_watermark: -1, log_start_offset: -1 }, false),
     };

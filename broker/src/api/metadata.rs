@@ -119,7 +119,7 @@ fn describe(image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic 
         .partitions_of(topic)
         .map(|p| {
             let p = &p.record;
-            let dead = |id: &&i32| !image.brokers.get(*id).is_some_and(|b| !b.fenced);
+            let dead = |id: &&i32| image.brokers.get(*id).is_none_or(|b| b.fenced);
             let code = if p.leader < 0 { ErrorCode::LeaderNotAvailable } else { ErrorCode::None };
             MetadataResponsePartition {
                 error_code: code.code(),
