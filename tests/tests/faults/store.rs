@@ -7,7 +7,7 @@ use strandline_tests::load::{self, Pattern};
 use strandline_tests::wait;
 
 use crate::scene::{
-    LOAD, Scene, TOPIC, alone, await_freed, await_freed_in_time, load_size, make_topic, read_all, setting, write,
+    FREED_WITHIN, LOAD, Scene, TOPIC, alone, await_freed, load_size, make_topic, read_all, setting, write,
 };
 
 /// How long copying may take to catch up once the store is back: its longest back-off, and the work.
@@ -48,7 +48,7 @@ fn distant() {
     make_topic(&scene.broker, 1, records);
     let pattern = Pattern::new(37);
     write(&scene.broker, &pattern, 1, 0..records);
-    await_freed_in_time(&scene.broker, 1);
+    await_freed(&scene.broker, 1, FREED_WITHIN);
     let before = scene.proxy.weather.answered_bytes.load(Ordering::Relaxed);
     read_all(&scene.broker, &pattern, 1, records);
     let fetched = scene.proxy.weather.answered_bytes.load(Ordering::Relaxed) - before;
