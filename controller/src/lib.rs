@@ -9,6 +9,8 @@ pub mod encoding;
 pub mod image;
 pub mod raft;
 pub mod record;
+#[cfg(test)]
+mod record_tests;
 pub mod request;
 pub mod service;
 #[cfg(test)]
