@@ -27,15 +27,10 @@ pub fn strandline() -> PathBuf {
     if let Some(path) = std::env::var_os("STRANDLINE_BIN") {
         return PathBuf::from(path);
     }
-    let test = std::env::current_exe().expect("a running test has a path");
-    let profile = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
-    let path = profile.join("strandline");
-    assert!(
-        path.exists(),
-        "{} is missing: build it (cargo build -p strandline), or set STRANDLINE_BIN",
-        path.display()
-    );
-    path
+    let this = std::env::current_exe().expect("a running program has a path");
+    let mut beside = this.ancestors().skip(1).take(2).map(|directory| directory.join("strandline"));
+    let found = beside.find(|path| path.is_file());
+    found.expect("strandline lies beside this executable: build it (cargo build -p strandline), or set STRANDLINE_BIN")
 }
 
 /// A new directory of this process, its name telling what for.
