@@ -25,6 +25,8 @@ pub struct TopicImage {
     pub partition_count: i32,
     /// When deletion was decided, in ms since the epoch. The name is free from then on.
     pub deleting_since_ms: Option<i64>,
+    /// Brokers that have removed their replicas since.
+    pub removed_by: Vec<BrokerId>,
 }
 
 /// One partition: who has it, and how far its remote log goes.
@@ -95,16 +97,27 @@ impl MetadataImage {
         match record {
             MetadataRecord::Cluster { cluster_id } => self.cluster_id = Some(Arc::from(cluster_id.as_str())),
             MetadataRecord::Broker(broker) => self.replay_broker(broker, index),
-            MetadataRecord::BrokerFence { broker_id, broker_epoch, fenced } => {
+            MetadataRecord::BrokerFence { broker_id, broker_epoch, fenced, stopping } => {
                 if let Some(broker) = self.brokers.get_mut(broker_id)
                     && broker.broker_epoch == *broker_epoch
                 {
-                    Arc::make_mut(broker).fenced = *fenced;
+                    let broker = Arc::make_mut(broker);
+                    (broker.fenced, broker.stopping) = (*fenced, *stopping);
                 }
+            }
+            MetadataRecord::BrokerRemoved { broker_id } => {
+                self.brokers.remove(broker_id);
             }
             MetadataRecord::Topic { topic_id, name } => self.replay_topic(*topic_id, name),
             MetadataRecord::Partition(partition) => self.replay_partition(partition),
             MetadataRecord::TopicDeleting { topic_id, at_ms } => self.replay_topic_deleting(*topic_id, *at_ms),
+            MetadataRecord::TopicRemovedBy { topic_id, broker_id } => {
+                if let Some(topic) = self.topics.get_mut(topic_id)
+                    && !topic.removed_by.contains(broker_id)
+                {
+                    Arc::make_mut(topic).removed_by.push(*broker_id);
+                }
+            }
             MetadataRecord::TopicDeleted { topic_id } => self.replay_topic_deleted(*topic_id),
             MetadataRecord::Config { resource, name, key, value } => {
                 self.replay_config(*resource, name, key, value.as_deref());
@@ -133,7 +146,8 @@ impl MetadataImage {
 
     fn replay_topic(&mut self, id: TopicId, name: &str) {
         let name: Arc<str> = Arc::from(name);
-        let topic = TopicImage { id, name: name.clone(), partition_count: 0, deleting_since_ms: None };
+        let topic =
+            TopicImage { id, name: name.clone(), partition_count: 0, deleting_since_ms: None, removed_by: Vec::new() };
         self.topics.insert(id, Arc::new(topic));
         self.topic_ids.insert(name, id);
     }
@@ -246,6 +260,9 @@ impl MetadataImage {
             }
             if let Some(at_ms) = topic.deleting_since_ms {
                 records.push(MetadataRecord::TopicDeleting { topic_id: topic.id, at_ms });
+                let removed =
+                    |broker_id: &BrokerId| MetadataRecord::TopicRemovedBy { topic_id: topic.id, broker_id: *broker_id };
+                records.extend(topic.removed_by.iter().map(removed));
             }
         }
         for ((resource, name), map) in &self.configs {

@@ -35,6 +35,8 @@ pub struct BrokerRecord {
     pub endpoints: Vec<Endpoint>,
     pub rack: Option<String>,
     pub fenced: bool,
+    /// It is shutting down in order: it may not become leader of anything.
+    pub stopping: bool,
 }
 
 /// The state of one partition, whole.
@@ -48,6 +50,23 @@ pub struct PartitionRecord {
     pub leader: BrokerId,
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: i32,
+    /// Replicas that a reassignment adds; a subset of `replicas`.
+    pub adding: Vec<BrokerId>,
+    /// Replicas that a reassignment will take away; a subset of `replicas`.
+    pub removing: Vec<BrokerId>,
+    /// Eligible leader replicas (KIP-966): not in sync any more, but known to hold everything below the high watermark.
+    pub elr: Vec<BrokerId>,
+}
+
+impl PartitionRecord {
+    /// The replicas once a reassignment is over.
+    pub fn target_replicas(&self) -> Vec<BrokerId> {
+        self.replicas.iter().copied().filter(|id| !self.removing.contains(id)).collect()
+    }
+
+    pub fn is_reassigning(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
 }
 
 /// What a configuration belongs to, numbered as in Kafka's `ConfigResource.Type`.
@@ -85,11 +104,16 @@ pub enum MetadataRecord {
         cluster_id: String,
     },
     Broker(BrokerRecord),
-    /// Fences or unfences a broker, if `broker_epoch` is still its epoch.
+    /// Fences or unfences a broker, or says that it is shutting down, if `broker_epoch` is still its epoch.
     BrokerFence {
         broker_id: BrokerId,
         broker_epoch: BrokerEpoch,
         fenced: bool,
+        stopping: bool,
+    },
+    /// The broker is no longer part of the cluster.
+    BrokerRemoved {
+        broker_id: BrokerId,
     },
     Topic {
         topic_id: TopicId,
@@ -100,6 +124,11 @@ pub enum MetadataRecord {
     TopicDeleting {
         topic_id: TopicId,
         at_ms: i64,
+    },
+    /// The broker has removed its replicas of a topic that is being deleted.
+    TopicRemovedBy {
+        topic_id: TopicId,
+        broker_id: BrokerId,
     },
     /// Nothing of the topic is left anywhere.
     TopicDeleted {
@@ -137,9 +166,13 @@ const CONFIG: u8 = 8;
 const PRODUCER_IDS: u8 = 9;
 const ADVANCE: u8 = 10;
 const POINTER: u8 = 11;
+const TOPIC_REMOVED_BY: u8 = 12;
+const BROKER_REMOVED: u8 = 13;
 
-/// Version of every record layout so far.
+/// Version of the layouts that have only one.
 const VERSION: u8 = 0;
+/// Version of Broker, BrokerFence and Partition since a cluster has more than one broker.
+const CLUSTERED: u8 = 1;
 
 impl MetadataRecord {
     /// Appends type, version and fields.
@@ -148,14 +181,21 @@ impl MetadataRecord {
             MetadataRecord::Cluster { cluster_id } => {
                 out.u8(CLUSTER).u8(VERSION).string(cluster_id);
             }
-            MetadataRecord::Broker(b) => encode_broker(b, out.u8(BROKER).u8(VERSION)),
-            MetadataRecord::BrokerFence { broker_id, broker_epoch, fenced } => {
-                out.u8(BROKER_FENCE).u8(VERSION).i32(*broker_id).i64(*broker_epoch).u8((*fenced).into());
+            MetadataRecord::Broker(b) => encode_broker(b, out.u8(BROKER).u8(CLUSTERED)),
+            MetadataRecord::BrokerFence { broker_id, broker_epoch, fenced, stopping } => {
+                out.u8(BROKER_FENCE).u8(CLUSTERED).i32(*broker_id).i64(*broker_epoch);
+                out.u8((*fenced).into()).u8((*stopping).into());
+            }
+            MetadataRecord::BrokerRemoved { broker_id } => {
+                out.u8(BROKER_REMOVED).u8(VERSION).i32(*broker_id);
+            }
+            MetadataRecord::TopicRemovedBy { topic_id, broker_id } => {
+                out.u8(TOPIC_REMOVED_BY).u8(VERSION).uuid(topic_id.0).i32(*broker_id);
             }
             MetadataRecord::Topic { topic_id, name } => {
                 out.u8(TOPIC).u8(VERSION).uuid(topic_id.0).string(name);
             }
-            MetadataRecord::Partition(p) => encode_partition(p, out.u8(PARTITION).u8(VERSION)),
+            MetadataRecord::Partition(p) => encode_partition(p, out.u8(PARTITION).u8(CLUSTERED)),
             MetadataRecord::TopicDeleting { topic_id, at_ms } => {
                 out.u8(TOPIC_DELETING).u8(VERSION).uuid(topic_id.0).i64(*at_ms);
             }
@@ -182,21 +222,28 @@ impl MetadataRecord {
     pub fn decode(get: &mut Get<'_>) -> Result<Self, DecodeError> {
         let kind = get.u8("record type")?;
         let version = get.u8("record version")?;
-        if version != VERSION {
+        let newest = if matches!(kind, BROKER | BROKER_FENCE | PARTITION) { CLUSTERED } else { VERSION };
+        if version > newest {
             return Err(DecodeError::Unknown { field: "record version", value: version.into() });
         }
         Ok(match kind {
             CLUSTER => MetadataRecord::Cluster { cluster_id: get.string("cluster id")? },
-            BROKER => MetadataRecord::Broker(decode_broker(get)?),
+            BROKER => MetadataRecord::Broker(decode_broker(get, version)?),
             BROKER_FENCE => MetadataRecord::BrokerFence {
                 broker_id: get.i32("broker id")?,
                 broker_epoch: get.i64("broker epoch")?,
                 fenced: get.u8("fenced")? != 0,
+                stopping: version >= CLUSTERED && get.u8("stopping")? != 0,
+            },
+            BROKER_REMOVED => MetadataRecord::BrokerRemoved { broker_id: get.i32("broker id")? },
+            TOPIC_REMOVED_BY => MetadataRecord::TopicRemovedBy {
+                topic_id: TopicId(get.uuid("topic id")?),
+                broker_id: get.i32("broker id")?,
             },
             TOPIC => {
                 MetadataRecord::Topic { topic_id: TopicId(get.uuid("topic id")?), name: get.string("topic name")? }
             }
-            PARTITION => MetadataRecord::Partition(decode_partition(get)?),
+            PARTITION => MetadataRecord::Partition(decode_partition(get, version)?),
             TOPIC_DELETING => {
                 MetadataRecord::TopicDeleting { topic_id: TopicId(get.uuid("topic id")?), at_ms: get.i64("at")? }
             }
@@ -233,10 +280,10 @@ fn encode_broker(b: &BrokerRecord, out: &mut Put) {
     for e in &b.endpoints {
         out.string(&e.listener).string(&e.host).u16(e.port);
     }
-    out.option_string(b.rack.as_deref()).u8(b.fenced.into());
+    out.option_string(b.rack.as_deref()).u8(b.fenced.into()).u8(b.stopping.into());
 }
 
-fn decode_broker(get: &mut Get<'_>) -> Result<BrokerRecord, DecodeError> {
+fn decode_broker(get: &mut Get<'_>, version: u8) -> Result<BrokerRecord, DecodeError> {
     let broker_id = get.i32("broker id")?;
     let broker_epoch = get.i64("broker epoch")?;
     let incarnation = get.uuid("incarnation")?;
@@ -251,16 +298,18 @@ fn decode_broker(get: &mut Get<'_>) -> Result<BrokerRecord, DecodeError> {
     }
     let rack = get.option_string("rack")?;
     let fenced = get.u8("fenced")? != 0;
-    Ok(BrokerRecord { broker_id, broker_epoch, incarnation, endpoints, rack, fenced })
+    let stopping = version >= CLUSTERED && get.u8("stopping")? != 0;
+    Ok(BrokerRecord { broker_id, broker_epoch, incarnation, endpoints, rack, fenced, stopping })
 }
 
 fn encode_partition(p: &PartitionRecord, out: &mut Put) {
     out.uuid(p.topic_id.0).i32(p.partition).i32_list(&p.replicas).i32_list(&p.isr);
     out.i32(p.leader).i32(p.leader_epoch).i32(p.partition_epoch);
+    out.i32_list(&p.adding).i32_list(&p.removing).i32_list(&p.elr);
 }
 
-fn decode_partition(get: &mut Get<'_>) -> Result<PartitionRecord, DecodeError> {
-    Ok(PartitionRecord {
+fn decode_partition(get: &mut Get<'_>, version: u8) -> Result<PartitionRecord, DecodeError> {
+    let mut record = PartitionRecord {
         topic_id: TopicId(get.uuid("topic id")?),
         partition: get.i32("partition")?,
         replicas: get.i32_list("replicas")?,
@@ -268,7 +317,16 @@ fn decode_partition(get: &mut Get<'_>) -> Result<PartitionRecord, DecodeError> {
         leader: get.i32("leader")?,
         leader_epoch: get.i32("leader epoch")?,
         partition_epoch: get.i32("partition epoch")?,
-    })
+        adding: Vec::new(),
+        removing: Vec::new(),
+        elr: Vec::new(),
+    };
+    if version >= CLUSTERED {
+        record.adding = get.i32_list("adding")?;
+        record.removing = get.i32_list("removing")?;
+        record.elr = get.i32_list("eligible leader replicas")?;
+    }
+    Ok(record)
 }
 
 /// Encodes records as one Raft payload: count, then the records.

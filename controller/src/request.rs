@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use strandline_protocol::error_code::ErrorCode;
-use strandline_protocol::ids::{BrokerEpoch, BrokerId, TopicId};
+use strandline_protocol::ids::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition};
 use strandline_protocol::remote_pointer::{Advance, AdvanceOutcome};
 use uuid::Uuid;
 
-use crate::record::{Endpoint, ResourceType};
+use crate::record::{Endpoint, PartitionRecord, ResourceType};
 
 /// A refusal in Kafka's terms.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +83,60 @@ pub struct AlterConfigs {
     pub replace_all: bool,
 }
 
+/// A sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub broker_id: BrokerId,
+    pub broker_epoch: BrokerEpoch,
+    /// Index of the image that its partitions follow.
+    pub applied_index: u64,
+    /// Its logs are open: it can serve once it is unfenced.
+    pub ready: bool,
+    pub want_shutdown: bool,
+}
+
+/// What a broker is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeartbeatAnswer {
+    pub fenced: bool,
+    /// Its leaderships are handed over, as far as that is possible.
+    pub may_stop: bool,
+}
+
+/// An in-sync set as its leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IsrChange {
+    pub tp: TopicPartition,
+    pub leader_epoch: LeaderEpoch,
+    /// Of the record that the leader last saw.
+    pub partition_epoch: i32,
+    pub isr: Vec<BrokerId>,
+}
+
+/// Where a partition's replicas are to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reassignment {
+    pub topic: String,
+    pub partition: i32,
+    /// None = a move under way is cancelled.
+    pub replicas: Option<Vec<BrokerId>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElectionKind {
+    /// The first replica, if it is in sync.
+    Preferred,
+    /// Any replica, for partitions without a leader.
+    Unclean,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElectLeaders {
+    pub kind: ElectionKind,
+    /// Topic and partition; none = all.
+    pub partitions: Option<Vec<(String, i32)>>,
+}
+
 /// A request to the active controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -99,10 +153,34 @@ pub enum Request {
     DeleteTopics {
         topic_ids: Vec<TopicId>,
     },
-    /// All objects and local files of a deleting topic are gone.
+    /// All objects of a deleting topic are gone.
     FinishTopicDeletion {
         topic_id: TopicId,
     },
+    /// This broker has no files of the topic any more.
+    ConfirmTopicRemoved {
+        topic_id: TopicId,
+        broker_id: BrokerId,
+    },
+    Heartbeat(Heartbeat),
+    /// The broker is not there any more (the failure detector's).
+    Fence {
+        broker_id: BrokerId,
+        broker_epoch: BrokerEpoch,
+    },
+    UnregisterBroker {
+        broker_id: BrokerId,
+    },
+    /// In-sync sets as their leader sees them.
+    AlterIsr {
+        broker_id: BrokerId,
+        broker_epoch: BrokerEpoch,
+        changes: Vec<IsrChange>,
+    },
+    Reassign {
+        moves: Vec<Reassignment>,
+    },
+    ElectLeaders(ElectLeaders),
     CreatePartitions {
         topics: Vec<NewPartitions>,
         validate_only: bool,
@@ -135,7 +213,17 @@ pub enum Response {
     Unfence(Result<(), Refused>),
     CreateTopics(Vec<Result<CreatedTopic, Refused>>),
     DeleteTopics(Vec<Result<(), Refused>>),
-    FinishTopicDeletion,
+    /// True if the topic is gone; false if a broker still has files of it.
+    FinishTopicDeletion(bool),
+    ConfirmTopicRemoved,
+    Heartbeat(Result<HeartbeatAnswer, Refused>),
+    Fence(Result<(), Refused>),
+    UnregisterBroker(Result<(), Refused>),
+    /// The partition as it is after the change.
+    AlterIsr(Vec<Result<PartitionRecord, Refused>>),
+    Reassign(Vec<Result<(), Refused>>),
+    /// Topic, partition, outcome.
+    ElectLeaders(Vec<(String, i32, Result<(), Refused>)>),
     CreatePartitions(Vec<Result<(), Refused>>),
     AlterConfigs(Vec<Result<(), Refused>>),
     /// First id and count of a block.

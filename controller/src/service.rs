@@ -15,7 +15,7 @@ use openraft::{BasicNode, Config, SnapshotPolicy};
 use strandline_disk::Disk;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::decide::{Decision, decide};
+use crate::decide::{Decision, Defaults, decide};
 use crate::image::MetadataImage;
 use crate::raft::log_file::OpenLogError;
 use crate::raft::log_store::LogStore;
@@ -51,6 +51,7 @@ pub struct ControllerOptions {
     pub voters: BTreeMap<NodeId, String>,
     pub transport: Arc<dyn RaftTransport>,
     pub clock: WallClock,
+    pub defaults: Defaults,
 }
 
 /// Why a controller does not start.
@@ -162,7 +163,7 @@ pub async fn start(options: ControllerOptions) -> Result<(ControllerHandle, mpsc
     // Nobody reads while the log is replayed, however long it is.
     reader.get_or_init(|| updates);
     let (queue, pending) = mpsc::channel(QUEUE_MAX);
-    tokio::spawn(run(raft.clone(), image.clone(), pending, options.clock));
+    tokio::spawn(run(raft.clone(), image.clone(), pending, options.clock, options.defaults));
     Ok((ControllerHandle { queue, image, raft }, updates_out))
 }
 
@@ -192,14 +193,20 @@ async fn form_cluster(raft: &Raft, voters: &BTreeMap<NodeId, String>) -> Result<
 }
 
 /// Carries requests until the last handle is gone.
-async fn run(raft: Raft, image: Arc<ArcSwap<MetadataImage>>, mut pending: mpsc::Receiver<Pending>, clock: WallClock) {
+async fn run(
+    raft: Raft,
+    image: Arc<ArcSwap<MetadataImage>>,
+    mut pending: mpsc::Receiver<Pending>,
+    clock: WallClock,
+    defaults: Defaults,
+) {
     let mut batch = Vec::new();
     while pending.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        carry_out(&raft, &image.load_full(), std::mem::take(&mut batch), clock()).await;
+        carry_out(&raft, &image.load_full(), &defaults, std::mem::take(&mut batch), clock()).await;
     }
 }
 
-async fn carry_out(raft: &Raft, image: &MetadataImage, batch: Vec<Pending>, now_ms: i64) {
+async fn carry_out(raft: &Raft, image: &MetadataImage, defaults: &Defaults, batch: Vec<Pending>, now_ms: i64) {
     // Who reads an old image must not decide.
     if let Err(error) = raft.ensure_linearizable().await {
         let error = refusal(error.forward_to_leader().map(|f| f.leader_id), &error);
@@ -210,7 +217,7 @@ async fn carry_out(raft: &Raft, image: &MetadataImage, batch: Vec<Pending>, now_
     let mut records = Vec::new();
     let mut decided: Vec<(Pending, Response, usize)> = Vec::new();
     for pending in batch {
-        let Decision { records: more, response } = decide(&speculative, &pending.request, now_ms);
+        let Decision { records: more, response } = decide(&speculative, defaults, &pending.request, now_ms);
         if records.len() + more.len() > RECORDS_PER_ENTRY_MAX {
             drop(pending.answer.send(Err(ControllerError::TooLarge)));
             continue;

@@ -35,6 +35,7 @@ async fn controller(dir: &Path) -> ControllerHandle {
         voters: BTreeMap::from([(1, "localhost:0".to_owned())]),
         transport: Arc::new(NoPeers),
         clock: Arc::new(|| 1_000),
+        defaults: Default::default(),
     };
     let (handle, mut updates) = start(options).await.unwrap();
     tokio::spawn(async move { while updates.recv().await.is_some() {} });
@@ -126,7 +127,8 @@ async fn answers_survive_a_restart() {
     // A new incarnation begins new leader epochs, and what the old one sent late is refused.
     let new_epoch = register(&handle, 2).await;
     assert!(new_epoch > epoch);
-    assert_eq!(handle.image().partition(tp.topic_id, 2).unwrap().record.leader_epoch, 1);
+    // Lost with the old incarnation, led again by the new one: twice a new epoch.
+    assert_eq!(handle.image().partition(tp.topic_id, 2).unwrap().record.leader_epoch, 2);
     let Response::Advance(outcomes) = handle.request(opening(tp, 0, epoch)).await.unwrap() else { panic!() };
     assert!(outcomes[0].accepted.is_err());
     assert_eq!(outcomes[0].pointer.version, 1);
@@ -147,7 +149,10 @@ async fn deletion_frees_the_name_and_refuses_advances() {
     let image = handle.image();
     let rebuilt = crate::image::MetadataImage::from_records(&image.to_records(), image.index);
     assert_eq!(rebuilt, *image, "a snapshot with a deleting and a live topic of one name");
-    handle.request(Request::FinishTopicDeletion { topic_id }).await.unwrap();
+    let finish = || handle.request(Request::FinishTopicDeletion { topic_id });
+    assert_eq!(finish().await.unwrap(), Response::FinishTopicDeletion(false), "a broker still has files");
+    handle.request(Request::ConfirmTopicRemoved { topic_id, broker_id: 1 }).await.unwrap();
+    assert_eq!(finish().await.unwrap(), Response::FinishTopicDeletion(true));
     let image = handle.image();
     assert!(!image.topics.contains_key(&topic_id) && image.topic("t").is_some());
     assert_eq!(image.partitions.len(), 1);

@@ -1,19 +1,21 @@
-//! Registration and fencing of brokers.
+//! Registration, heartbeats, fencing and orderly shutdown of brokers.
 //!
-//! Owns the rule that a broker epoch is the index of the registration's entry, and that a registration of a new
-//! incarnation begins a new leader epoch for every partition the broker leads (what the old process sent late is
-//! refused by epoch).
+//! Owns the rule that a broker epoch is the index of the registration's entry, and that a new incarnation is a loss of the
+//! old one: what that led goes to others in sync, and what it sends late is refused by epoch.
 
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{BrokerEpoch, BrokerId};
 
+use super::Defaults;
+use super::election::{Rules, may_lead, settle};
 use crate::image::MetadataImage;
-use crate::record::{BrokerRecord, MetadataRecord};
-use crate::request::{Refused, RegisterBroker};
+use crate::record::{BrokerRecord, MetadataRecord, PartitionRecord};
+use crate::request::{Heartbeat, HeartbeatAnswer, Refused, RegisterBroker};
 
 /// -1 as the epoch means: the index of the entry that holds `out`; the service fills it in.
 pub(super) fn register(
     image: &MetadataImage,
+    defaults: &Defaults,
     request: &RegisterBroker,
     out: &mut Vec<MetadataRecord>,
 ) -> Result<BrokerEpoch, Refused> {
@@ -41,27 +43,144 @@ pub(super) fn register(
         endpoints: request.endpoints.clone(),
         rack: request.rack.clone(),
         fenced: true,
+        stopping: false,
     }));
-    for partition in image.partitions.values().filter(|p| p.record.leader == request.broker_id) {
-        let mut record = partition.record.clone();
-        record.leader_epoch += 1;
-        record.partition_epoch += 1;
-        out.push(MetadataRecord::Partition(record));
-    }
+    lose(image, defaults, request.broker_id, out);
     Ok(-1)
+}
+
+/// A sign of life. A fenced broker that has caught up is unfenced; one that wants to stop gives its leaderships away.
+pub(super) fn heartbeat(
+    image: &MetadataImage,
+    defaults: &Defaults,
+    beat: &Heartbeat,
+    out: &mut Vec<MetadataRecord>,
+) -> Result<HeartbeatAnswer, Refused> {
+    let broker = check_epoch(image, beat.broker_id, beat.broker_epoch)?;
+    let (broker_id, broker_epoch) = (beat.broker_id, beat.broker_epoch);
+    if beat.want_shutdown {
+        if !broker.stopping {
+            out.push(MetadataRecord::BrokerFence { broker_id, broker_epoch, fenced: broker.fenced, stopping: true });
+            hand_over(image, defaults, broker_id, out);
+        }
+        return Ok(HeartbeatAnswer { fenced: broker.fenced, may_stop: broker.stopping });
+    }
+    let caught_up = u64::try_from(broker_epoch).is_ok_and(|registered| beat.applied_index >= registered);
+    let fenced = broker.fenced && !(caught_up && beat.ready);
+    if broker.fenced && !fenced {
+        unfence_known(image, defaults, broker_id, broker_epoch, out);
+    }
+    Ok(HeartbeatAnswer { fenced, may_stop: false })
 }
 
 pub(super) fn unfence(
     image: &MetadataImage,
+    defaults: &Defaults,
+    broker_id: BrokerId,
+    broker_epoch: BrokerEpoch,
+    out: &mut Vec<MetadataRecord>,
+) -> Result<(), Refused> {
+    if check_epoch(image, broker_id, broker_epoch)?.fenced {
+        unfence_known(image, defaults, broker_id, broker_epoch, out);
+    }
+    Ok(())
+}
+
+/// The broker serves; partitions without a leader may have one now.
+fn unfence_known(
+    image: &MetadataImage,
+    defaults: &Defaults,
+    broker_id: BrokerId,
+    broker_epoch: BrokerEpoch,
+    out: &mut Vec<MetadataRecord>,
+) {
+    out.push(MetadataRecord::BrokerFence { broker_id, broker_epoch, fenced: false, stopping: false });
+    let leaderless = |record: &PartitionRecord| record.leader < 0 && record.replicas.contains(&broker_id);
+    for_each(image, defaults, leaderless, out, |record, rules| {
+        settle(record, record.clone(), rules, |id| id == broker_id || may_lead(image, id))
+    });
+}
+
+/// The broker is not there any more: it leads nothing and is in sync with nothing.
+pub(super) fn fence(
+    image: &MetadataImage,
+    defaults: &Defaults,
     broker_id: BrokerId,
     broker_epoch: BrokerEpoch,
     out: &mut Vec<MetadataRecord>,
 ) -> Result<(), Refused> {
     let broker = check_epoch(image, broker_id, broker_epoch)?;
-    if broker.fenced {
-        out.push(MetadataRecord::BrokerFence { broker_id, broker_epoch, fenced: false });
+    if !broker.fenced {
+        out.push(MetadataRecord::BrokerFence { broker_id, broker_epoch, fenced: true, stopping: broker.stopping });
+        lose(image, defaults, broker_id, out);
     }
     Ok(())
+}
+
+/// Takes a broker that is gone for good out of the cluster; it must be fenced and hold no replica.
+pub(super) fn unregister(
+    image: &MetadataImage,
+    broker_id: BrokerId,
+    out: &mut Vec<MetadataRecord>,
+) -> Result<(), Refused> {
+    let Some(broker) = image.brokers.get(&broker_id) else {
+        let message = format!("Broker {broker_id} is not registered");
+        return Err(Refused::new(ErrorCode::BrokerIdNotRegistered, message));
+    };
+    if !broker.fenced {
+        let message = format!("Broker {broker_id} is running: stop it first");
+        return Err(Refused::new(ErrorCode::InvalidRequest, message));
+    }
+    let held = image.partitions.values().filter(|p| p.record.replicas.contains(&broker_id)).count();
+    if held > 0 {
+        let message = format!("Broker {broker_id} is a replica of {held} partitions: decommission it first");
+        return Err(Refused::new(ErrorCode::InvalidRequest, message));
+    }
+    out.push(MetadataRecord::BrokerRemoved { broker_id });
+    Ok(())
+}
+
+/// Takes a lost broker out of every in-sync set, and its leaderships away.
+fn lose(image: &MetadataImage, defaults: &Defaults, gone: BrokerId, out: &mut Vec<MetadataRecord>) {
+    let touched = |record: &PartitionRecord| record.leader == gone || record.isr.contains(&gone);
+    for_each(image, defaults, touched, out, |record, rules| {
+        let mut target = record.clone();
+        target.isr.retain(|id| *id != gone);
+        settle(record, target, rules, |id| id != gone && may_lead(image, id))
+    });
+}
+
+/// Gives a stopping broker's leaderships to others in sync. What nobody else has in sync stays with it until it is gone.
+fn hand_over(image: &MetadataImage, defaults: &Defaults, stopping: BrokerId, out: &mut Vec<MetadataRecord>) {
+    let touched = |record: &PartitionRecord| record.isr.contains(&stopping);
+    for_each(image, defaults, touched, out, |record, rules| {
+        let mut target = record.clone();
+        target.isr.retain(|id| *id != stopping);
+        let clean = Rules { unclean: false, ..rules };
+        settle(record, target, clean, |id| id != stopping && may_lead(image, id)).filter(|next| next.leader >= 0)
+    });
+}
+
+/// Applies `change` to the partitions that `wanted` picks, and writes what comes of it.
+pub(super) fn for_each(
+    image: &MetadataImage,
+    defaults: &Defaults,
+    wanted: impl Fn(&PartitionRecord) -> bool,
+    out: &mut Vec<MetadataRecord>,
+    change: impl Fn(&PartitionRecord, Rules) -> Option<PartitionRecord>,
+) {
+    let mut of_topic = None;
+    for partition in image.partitions.values().filter(|p| wanted(&p.record)) {
+        let id = partition.record.topic_id;
+        let Some(topic) = image.live_topic(id) else { continue };
+        // Partitions come in the order of their topics.
+        let rules = match of_topic {
+            Some((known, rules)) if known == id => rules,
+            _ => Rules::of(image, defaults, &topic.name),
+        };
+        of_topic = Some((id, rules));
+        out.extend(change(&partition.record, rules).map(MetadataRecord::Partition));
+    }
 }
 
 /// The registration, if it is the one the caller holds.

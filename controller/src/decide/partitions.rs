@@ -77,6 +77,9 @@ pub(super) fn new_partition(
         replicas,
         leader_epoch: 0,
         partition_epoch: 0,
+        adding: Vec::new(),
+        removing: Vec::new(),
+        elr: Vec::new(),
     })
 }
 

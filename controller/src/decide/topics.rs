@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use strandline_protocol::error_code::ErrorCode;
-use strandline_protocol::ids::{TopicId, validate_topic_name};
+use strandline_protocol::ids::{BrokerId, TopicId, validate_topic_name};
 
 use super::partitions::{PARTITIONS_PER_TOPIC_MAX, check_assignment, new_partition, place};
 use crate::image::MetadataImage;
@@ -124,8 +124,29 @@ pub(super) fn delete(
         .collect()
 }
 
-pub(super) fn finish_deletion(image: &MetadataImage, topic_id: TopicId, out: &mut Vec<MetadataRecord>) {
-    if image.topics.get(&topic_id).is_some_and(|t| t.deleting_since_ms.is_some()) {
+/// A broker has removed its replicas of a deleted topic.
+pub(super) fn confirm_removed(
+    image: &MetadataImage,
+    topic_id: TopicId,
+    broker_id: BrokerId,
+    out: &mut Vec<MetadataRecord>,
+) {
+    let deleting = image.topics.get(&topic_id).filter(|t| t.deleting_since_ms.is_some());
+    if deleting.is_some_and(|t| !t.removed_by.contains(&broker_id)) {
+        out.push(MetadataRecord::TopicRemovedBy { topic_id, broker_id });
+    }
+}
+
+/// The objects are gone. The record goes when every registered broker that had a replica has removed it, too.
+pub(super) fn finish_deletion(image: &MetadataImage, topic_id: TopicId, out: &mut Vec<MetadataRecord>) -> bool {
+    let Some(topic) = image.topics.get(&topic_id) else { return true };
+    if topic.deleting_since_ms.is_none() {
+        return false;
+    }
+    let holders = image.partitions_of(topic).flat_map(|p| p.record.replicas.iter());
+    let all = holders.filter(|id| image.brokers.contains_key(*id)).all(|id| topic.removed_by.contains(id));
+    if all {
         out.push(MetadataRecord::TopicDeleted { topic_id });
     }
+    all
 }

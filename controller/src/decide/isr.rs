@@ -1,0 +1,102 @@
+//! Changes of in-sync sets that leaders ask for (AlterPartition), and the end of reassignments that they bring about.
+//!
+//! Owns Kafka's checks: only the leader of the epoch, only from the state it last saw, only brokers that could lead.
+
+use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::{BrokerEpoch, BrokerId};
+
+use super::Defaults;
+use super::brokers::check_epoch;
+use super::election::{Rules, finish, may_lead, settle};
+use crate::image::MetadataImage;
+use crate::record::{MetadataRecord, PartitionRecord};
+use crate::request::{IsrChange, Refused};
+
+pub(super) fn alter(
+    image: &MetadataImage,
+    defaults: &Defaults,
+    broker_id: BrokerId,
+    broker_epoch: BrokerEpoch,
+    changes: &[IsrChange],
+    out: &mut Vec<MetadataRecord>,
+) -> Vec<Result<PartitionRecord, Refused>> {
+    changes
+        .iter()
+        .map(|change| {
+            check_epoch(image, broker_id, broker_epoch)?;
+            let (record, next) = alter_one(image, defaults, broker_id, change)?;
+            match next {
+                Some(next) => {
+                    out.push(MetadataRecord::Partition(next.clone()));
+                    Ok(next)
+                }
+                None => Ok(record.clone()),
+            }
+        })
+        .collect()
+}
+
+fn alter_one<'a>(
+    image: &'a MetadataImage,
+    defaults: &Defaults,
+    broker_id: BrokerId,
+    change: &IsrChange,
+) -> Result<(&'a PartitionRecord, Option<PartitionRecord>), Refused> {
+    let refuse = |code: ErrorCode, message: String| Err(Refused::new(code, message));
+    let topic = image.live_topic(change.tp.topic_id);
+    let (Some(topic), Some(partition)) = (topic, image.partitions.get(&change.tp)) else {
+        return refuse(ErrorCode::UnknownTopicOrPartition, format!("{} is not there", change.tp));
+    };
+    let record = &partition.record;
+    if record.leader != broker_id {
+        return refuse(ErrorCode::InvalidRequest, format!("{broker_id} does not lead {}", change.tp));
+    }
+    if record.leader_epoch != change.leader_epoch {
+        return refuse(ErrorCode::FencedLeaderEpoch, format!("the leader epoch is {}", record.leader_epoch));
+    }
+    if record.partition_epoch != change.partition_epoch {
+        return refuse(ErrorCode::InvalidUpdateVersion, format!("the partition epoch is {}", record.partition_epoch));
+    }
+    let mut isr = change.isr.clone();
+    isr.sort_unstable();
+    isr.dedup();
+    if !isr.contains(&broker_id) || isr.iter().any(|id| !record.replicas.contains(id)) {
+        return refuse(ErrorCode::InvalidRequest, format!("{isr:?} is no in-sync set of {:?}", record.replicas));
+    }
+    if let Some(dead) = isr.iter().find(|id| !record.isr.contains(id) && !may_lead(image, **id)) {
+        return refuse(ErrorCode::IneligibleReplica, format!("broker {dead} is fenced or stopping"));
+    }
+    let rules = Rules::of(image, defaults, &topic.name);
+    // Kept in the order of the replicas, so that the record does not depend on the order of the request.
+    let isr = record.replicas.iter().copied().filter(|id| isr.contains(id)).collect();
+    let target = PartitionRecord { isr, ..record.clone() };
+    let next = settle(record, target, rules, |id| id == broker_id || may_lead(image, id));
+    let settled = next.as_ref().unwrap_or(record);
+    let ended = end_reassignment(settled, rules, |id| may_lead(image, id));
+    Ok((record, ended.map(|target| renumber(record, target)).or(next)))
+}
+
+/// Epochs as of one step from `before`.
+fn renumber(before: &PartitionRecord, target: PartitionRecord) -> PartitionRecord {
+    finish(before, target).unwrap_or_else(|| before.clone())
+}
+
+/// The record after a reassignment, if all that is added is in sync and something of the target can lead.
+pub(super) fn end_reassignment(
+    record: &PartitionRecord,
+    rules: Rules,
+    may_lead: impl Fn(BrokerId) -> bool,
+) -> Option<PartitionRecord> {
+    let targets = record.target_replicas();
+    let added = record.adding.iter().all(|id| record.isr.contains(id));
+    let can_lead = targets.iter().any(|id| record.isr.contains(id) && may_lead(*id));
+    if !record.is_reassigning() || !added || !can_lead {
+        return None;
+    }
+    let mut target = record.clone();
+    target.replicas = targets;
+    target.adding.clear();
+    target.removing.clear();
+    target.elr.retain(|id| target.replicas.contains(id));
+    settle(record, target, rules, may_lead)
+}
