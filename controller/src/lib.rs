@@ -4,8 +4,12 @@
 //! not own sockets, topics' data, or what the settings mean. Every topic, setting, registration, leader epoch and
 //! remote-log pointer is a [`record::MetadataRecord`] in that log, and nothing else is.
 
+#[cfg(test)]
+mod cluster_tests;
 pub mod decide;
+mod detector;
 pub mod encoding;
+mod handle;
 pub mod image;
 pub mod raft;
 pub mod record;
@@ -15,8 +19,10 @@ pub mod request;
 pub mod service;
 #[cfg(test)]
 mod service_tests;
+mod wire;
 
+pub use handle::{ControllerHandle, Formation, QuorumView, ReplicaView};
 pub use raft::network::{RaftTransport, ServeError};
 pub use raft::state_machine::ImageUpdate;
 pub use raft::types::NodeId;
-pub use service::{ControllerError, ControllerHandle, ControllerOptions, StartError, start};
+pub use service::{ControllerError, ControllerOptions, StartError, start};

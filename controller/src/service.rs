@@ -4,23 +4,23 @@
 //! together are decided together, each against the image that those before it leave, and become one Raft entry.
 //! A request is answered after its entry is applied; a crash before that leaves either outcome, as a lost answer does.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use openraft::error::{InitializeError, RaftError};
-use openraft::{BasicNode, Config, SnapshotPolicy};
+use openraft::{Config, SnapshotPolicy};
 use strandline_disk::Disk;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::decide::{Decision, Defaults, decide};
+use crate::detector;
+use crate::handle::ControllerHandle;
 use crate::image::MetadataImage;
 use crate::raft::log_file::OpenLogError;
 use crate::raft::log_store::LogStore;
-use crate::raft::network::{Peers, RaftTransport, ServeError, serve};
-use crate::raft::state_machine::{ImageUpdate, OpenSnapshotError, StateMachine, Updates};
+use crate::raft::network::{Peers, RaftTransport};
+use crate::raft::state_machine::{OpenSnapshotError, StateMachine, Updates};
 use crate::raft::types::{Applied, EntryData, NodeId, Raft};
 use crate::record::{RECORDS_PER_ENTRY_MAX, encode_records};
 use crate::request::{Request, Response};
@@ -29,14 +29,10 @@ use crate::request::{Request, Response};
 const QUEUE_MAX: usize = 1024;
 /// Requests decided together, at most.
 const BATCH_MAX: usize = 256;
-/// Updates that the broker has not yet taken, at most.
-const UPDATES_MAX: usize = 1024;
 /// Entries between snapshots.
 const SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
 /// Entries kept behind a snapshot for followers that lag.
 const ENTRIES_KEPT: u64 = 1_000;
-/// A single voter that was not elected by then does not start.
-const FIRST_ELECTION_MAX: Duration = Duration::from_secs(30);
 
 /// Reads wall-clock time, in ms since the epoch.
 pub type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -47,11 +43,11 @@ pub struct ControllerOptions {
     /// Existing directory that holds `log` and `snapshot`.
     pub dir: PathBuf,
     pub disk: Arc<dyn Disk>,
-    /// Voters of a new cluster: id and controller endpoint. Ignored if the log is not empty.
-    pub voters: BTreeMap<NodeId, String>,
     pub transport: Arc<dyn RaftTransport>,
     pub clock: WallClock,
     pub defaults: Defaults,
+    /// A broker that was not heard of for so long is fenced.
+    pub session_timeout: Duration,
 }
 
 /// Why a controller does not start.
@@ -77,119 +73,49 @@ pub enum ControllerError {
     /// The outcome is unknown.
     #[error("the controller has stopped: {0}")]
     Stopped(String),
+    /// The outcome is unknown.
+    #[error("the active controller cannot be reached: {0}")]
+    Unreachable(String),
 }
 
 impl ControllerError {
     /// Whether the same request may be sent again, perhaps elsewhere.
     pub fn retryable(&self) -> bool {
-        matches!(self, ControllerError::NotController { .. })
+        matches!(self, ControllerError::NotController { .. } | ControllerError::Unreachable(_))
     }
 }
 
-struct Pending {
-    request: Request,
-    answer: oneshot::Sender<Result<Response, ControllerError>>,
+pub(crate) struct Pending {
+    pub(crate) request: Request,
+    pub(crate) answer: oneshot::Sender<Result<Response, ControllerError>>,
 }
 
-/// The way to this node's controller. Clones are cheap.
-#[derive(Clone)]
-pub struct ControllerHandle {
-    queue: mpsc::Sender<Pending>,
-    image: Arc<ArcSwap<MetadataImage>>,
-    raft: Raft,
-}
-
-impl ControllerHandle {
-    /// Has the request decided, committed and applied. An error of kind `Stopped` leaves the outcome unknown.
-    pub async fn request(&self, request: Request) -> Result<Response, ControllerError> {
-        let (answer, wait) = oneshot::channel();
-        let gone = || ControllerError::Stopped("its queue is closed".to_owned());
-        self.queue.send(Pending { request, answer }).await.map_err(|_| gone())?;
-        wait.await.unwrap_or_else(|_| Err(gone()))
-    }
-
-    /// The image as applied on this node.
-    pub fn image(&self) -> Arc<MetadataImage> {
-        self.image.load_full()
-    }
-
-    /// The image, no older than the moment of the call.
-    pub async fn linearizable_image(&self) -> Result<Arc<MetadataImage>, ControllerError> {
-        self.raft.ensure_linearizable().await.map_err(|e| ControllerError::Stopped(e.to_string()))?;
-        Ok(self.image())
-    }
-
-    /// Answers a Raft message of another controller.
-    pub async fn serve_raft(&self, message: &[u8]) -> Result<Vec<u8>, ServeError> {
-        serve(&self.raft, message).await
-    }
-
-    /// Id of the active controller, as far as this node knows.
-    pub async fn leader(&self) -> Option<NodeId> {
-        self.raft.current_leader().await
-    }
-
-    /// Stops the Raft member. Requests under way have an unknown outcome.
-    pub async fn shutdown(&self) {
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(%error, "the controller did not stop cleanly");
-        }
-    }
-}
-
-/// Starts this node's controller. The receiver gives every change of the image after the one that
-/// [`ControllerHandle::image`] shows then (perhaps some before it, too), in log order; it must be drained, since
-/// application waits for it.
-pub async fn start(options: ControllerOptions) -> Result<(ControllerHandle, mpsc::Receiver<ImageUpdate>), StartError> {
-    let (updates, updates_out) = mpsc::channel(UPDATES_MAX);
+/// Starts this node's controller. It is a member of nothing until its log says so, or [`ControllerHandle::form`] is called;
+/// its messages must be served from now on ([`ControllerHandle::serve`]).
+pub async fn start(options: ControllerOptions) -> Result<ControllerHandle, StartError> {
     let log = LogStore::open(options.disk.clone(), &options.dir)?;
     let reader = Updates::default();
     let machine = StateMachine::open(options.disk.clone(), &options.dir, Arc::clone(&reader))?;
     let image = machine.published();
     let config = Config {
         cluster_name: "strandline".to_owned(),
-        heartbeat_interval: 100,
-        election_timeout_min: 500,
-        election_timeout_max: 1000,
+        heartbeat_interval: 80,
+        election_timeout_min: 400,
+        election_timeout_max: 800,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         ..Config::default()
     };
     let config = Arc::new(config.validate().map_err(|e| StartError::Raft(e.to_string()))?);
+    let transport = Arc::clone(&options.transport);
     let peers = Peers { transport: options.transport };
     let raft =
         Raft::new(options.node_id, config, peers, log, machine).await.map_err(|e| StartError::Raft(e.to_string()))?;
-    form_cluster(&raft, &options.voters).await?;
-    // Nobody reads while the log is replayed, however long it is.
-    reader.get_or_init(|| updates);
     let (queue, pending) = mpsc::channel(QUEUE_MAX);
     tokio::spawn(run(raft.clone(), image.clone(), pending, options.clock, options.defaults));
-    Ok((ControllerHandle { queue, image, raft }, updates_out))
-}
-
-/// Initialises an empty log; elects at once if this node is the only voter.
-async fn form_cluster(raft: &Raft, voters: &BTreeMap<NodeId, String>) -> Result<(), StartError> {
-    let failed = |e: String| StartError::Raft(e);
-    let nodes: BTreeMap<NodeId, BasicNode> =
-        voters.iter().map(|(id, addr)| (*id, BasicNode { addr: addr.clone() })).collect();
-    match raft.initialize(nodes).await {
-        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-        Err(error) => return Err(failed(error.to_string())),
-    }
-    let alone = raft
-        .with_raft_state(|state| state.membership_state.effective().voter_ids().count() == 1)
-        .await
-        .map_err(|e| failed(e.to_string()))?;
-    if alone {
-        raft.trigger().elect().await.map_err(|e| failed(e.to_string()))?;
-        let wait = raft.wait(Some(FIRST_ELECTION_MAX));
-        wait.metrics(|m| m.current_leader == Some(m.id), "elected").await.map_err(|e| failed(e.to_string()))?;
-        // A voter that was leader stays it after a restart; alone, it can commit all that its log holds, and does.
-        let last = raft.metrics().borrow().last_log_index;
-        let wait = raft.wait(Some(FIRST_ELECTION_MAX));
-        wait.applied_index_at_least(last, "log replayed").await.map_err(|e| failed(e.to_string()))?;
-    }
-    Ok(())
+    let handle = ControllerHandle::new(options.node_id, queue, image, reader, raft, transport);
+    tokio::spawn(detector::run(handle.clone(), options.session_timeout));
+    Ok(handle)
 }
 
 /// Carries requests until the last handle is gone.

@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 use crate::record::{Endpoint, ResourceType};
 use crate::request::{AlterConfigs, ConfigOp, NewPartitions, NewTopic, RegisterBroker, Request, Response};
-use crate::service::{ControllerHandle, ControllerOptions, start};
+use crate::service::{ControllerOptions, start};
+use crate::{ControllerHandle, Formation};
 use crate::{NodeId, RaftTransport};
 
 struct NoPeers;
@@ -32,12 +33,14 @@ async fn controller(dir: &Path) -> ControllerHandle {
         node_id: 1,
         dir: dir.to_owned(),
         disk: Arc::new(RealDisk),
-        voters: BTreeMap::from([(1, "localhost:0".to_owned())]),
         transport: Arc::new(NoPeers),
         clock: Arc::new(|| 1_000),
         defaults: Default::default(),
+        session_timeout: Duration::from_secs(3600),
     };
-    let (handle, mut updates) = start(options).await.unwrap();
+    let handle = start(options).await.unwrap();
+    handle.form(Formation::Voters(BTreeMap::from([(1, "localhost:0".to_owned())]))).await.unwrap();
+    let mut updates = handle.subscribe();
     tokio::spawn(async move { while updates.recv().await.is_some() {} });
     handle
 }

@@ -12,8 +12,8 @@ use crate::request::{NewPartitions, Refused};
 /// Partitions of one topic, at most.
 pub(super) const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
 
-/// Replicas for `count` partitions, each on the brokers with the fewest replicas so far; the first is the preferred
-/// leader. Ties go to the lower id after rotation by partition, so that leaders spread.
+/// Replicas for `count` partitions: racks that the partition does not use yet first, then the brokers with the fewest
+/// replicas so far. The one of them that leads the fewest partitions is the preferred leader.
 pub(super) fn place(image: &MetadataImage, count: i32, replication_factor: i16) -> Result<Vec<Vec<BrokerId>>, Refused> {
     let mut load: BTreeMap<BrokerId, usize> = image.replica_counts();
     let wanted = usize::try_from(replication_factor).unwrap_or(0);
@@ -25,13 +25,29 @@ pub(super) fn place(image: &MetadataImage, count: i32, replication_factor: i16) 
         );
         return Err(Refused::new(ErrorCode::InvalidReplicationFactor, message));
     }
+    let mut leads: BTreeMap<BrokerId, usize> = load.keys().map(|id| (*id, 0)).collect();
+    for partition in image.partitions.values() {
+        if let Some(count) = partition.record.replicas.first().and_then(|preferred| leads.get_mut(preferred)) {
+            *count += 1;
+        }
+    }
+    let rack = |id: &BrokerId| image.brokers.get(id).and_then(|b| b.rack.as_deref());
     let mut placed = Vec::new();
     for _ in 0..count {
-        let mut order: Vec<(usize, BrokerId)> = load.iter().map(|(id, replicas)| (*replicas, *id)).collect();
-        order.sort_unstable();
-        let replicas: Vec<BrokerId> = order.iter().take(wanted).map(|(_, id)| *id).collect();
-        for id in &replicas {
-            *load.entry(*id).or_default() += 1;
+        let mut replicas: Vec<BrokerId> = Vec::with_capacity(wanted);
+        while replicas.len() < wanted {
+            let shares_rack = |id: &BrokerId| rack(id).is_some() && replicas.iter().any(|r| rack(r) == rack(id));
+            let free = load.iter().filter(|(id, _)| !replicas.contains(id));
+            let next = free.min_by_key(|(id, count)| (shares_rack(id), **count, **id)).map(|(id, _)| *id);
+            let Some(next) = next else { break };
+            *load.entry(next).or_default() += 1;
+            replicas.push(next);
+        }
+        if let Some(preferred) =
+            replicas.iter().enumerate().min_by_key(|(_, id)| (leads.get(id), **id)).map(|(at, _)| at)
+        {
+            replicas.swap(0, preferred);
+            *leads.entry(replicas[0]).or_default() += 1;
         }
         placed.push(replicas);
     }

@@ -34,6 +34,12 @@ pub trait RaftTransport: Send + Sync + 'static {
 const APPEND: u8 = 1;
 const VOTE: u8 = 2;
 const SNAPSHOT: u8 = 3;
+/// A broker's request, see [`crate::wire`].
+pub(crate) const REQUEST: u8 = 16;
+/// Asks for a voter to be added or removed.
+pub(crate) const MEMBERSHIP: u8 = 17;
+/// Asks who this is.
+pub(crate) const IDENTIFY: u8 = 18;
 
 /// Answers a message that another controller sent; what comes back goes back to it.
 pub(crate) async fn serve(raft: &Raft, message: &[u8]) -> Result<Vec<u8>, ServeError> {
