@@ -27,14 +27,16 @@ fn dump(log: &Path) -> (usize, i64) {
     (offsets.len(), offsets.last().copied().unwrap_or(-1))
 }
 
-/// Copies segments and their indexes by hard links; the whole segments that are there, oldest first. A segment that is freed meanwhile
-/// is left out.
+/// Copies segments and their indexes by hard links; the segments, oldest first. One that is freed meanwhile is left out; the active
+/// one may have no index yet.
 fn local_copy(directory: &Path, to: &Path) -> Vec<PathBuf> {
     std::fs::create_dir_all(to).expect("a directory");
     let linked = |log: &PathBuf| {
         let copy = to.join(log.file_name().expect("a name"));
-        let files = ["index", "timeindex", "log"];
-        files.iter().all(|e| std::fs::hard_link(log.with_extension(e), copy.with_extension(e)).is_ok()).then_some(copy)
+        let link =
+            |extension| std::fs::hard_link(log.with_extension(extension), copy.with_extension(extension)).is_ok();
+        let indexed = link("index") & link("timeindex");
+        (link("log") && (indexed || log.exists())).then_some(copy)
     };
     broker::segments(directory).iter().filter_map(linked).collect()
 }
