@@ -1,5 +1,8 @@
 //! Tests of the crate against real files and, by environment, real stores.
 
+mod conformance;
+mod faulty;
 mod harness;
+mod histories;
 mod moves;
 mod reading;
