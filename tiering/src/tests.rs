@@ -6,3 +6,4 @@ mod harness;
 mod histories;
 mod moves;
 mod reading;
+mod search;
