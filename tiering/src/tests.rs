@@ -2,6 +2,7 @@
 
 mod conformance;
 mod faulty;
+mod golden;
 mod harness;
 mod histories;
 mod moves;

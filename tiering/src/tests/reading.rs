@@ -108,3 +108,81 @@ async fn a_missing_object_is_an_error_and_never_an_empty_answer() {
     let missing = world.partition.read(0, 1000, true, DEADLINE).await;
     assert!(matches!(missing, Err(crate::RemoteReadError::Damaged { .. })), "{missing:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_or_missing_chunk_file_is_fetched_again_and_never_served() {
+    let world = World::over_files();
+    world.partition.open(&LEADER, 0, 0).await.unwrap();
+    let segments = [segment(0, 200, 10_000, 5)];
+    let sent = segments[0].size_bytes;
+    world.partition.copy(&LEADER, &segments, 1).await.unwrap();
+    let whole = consume(&world.partition, 0, 2000, 1 << 20).await;
+    let files = || {
+        let entries = std::fs::read_dir(world.dir.path().join("chunks")).unwrap();
+        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    wait_for(|| files().iter().filter(|file| file.extension().is_some_and(|name| name == "chunk")).count() == 3).await;
+    wait_for(|| world.log.chunk_cache_bytes() == sent).await;
+    let metrics = world.log.metrics();
+    world.log.chunks.close_files();
+    assert_eq!(consume(&world.partition, 0, 2000, 1 << 20).await, whole);
+    assert_eq!((metrics.store_chunk_bytes.get(), metrics.chunk_files_lost.get()), (sent, 0), "checked, and good");
+
+    let files = files();
+    let file = std::fs::OpenOptions::new().write(true).open(&files[0]).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", 5_000_000).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&files[1]).unwrap().set_len(1000).unwrap();
+    std::fs::remove_file(&files[2]).unwrap();
+    world.log.chunks.close_files();
+    assert_eq!(consume(&world.partition, 0, 2000, 1 << 20).await, whole);
+    assert_eq!((metrics.store_chunk_bytes.get(), metrics.chunk_files_lost.get()), (2 * sent, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chunk_cache_stays_under_its_limit_and_begins_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("chunks")).unwrap();
+    for name in ["00-0.chunk", "00-0.7.part", "notes"] {
+        std::fs::File::create(dir.path().join("chunks").join(name)).unwrap();
+    }
+    let mut world = World::over_files();
+    let mut config = super::harness::config(&dir);
+    config.chunk_cache_bytes = 2 * CHUNK_BYTES;
+    let service: Arc<dyn crate::PointerService> = world.controller.clone();
+    world.log = crate::RemoteLog::start(config, service, super::harness::uuids(1)).unwrap();
+    world.partition = world.log.partition(Arc::clone(&world.store), "topic", super::harness::tp());
+    let names = || std::fs::read_dir(dir.path().join("chunks")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names().collect::<Vec<_>>(), ["notes"], "what an earlier run left is gone, what is not ours stays");
+    world.partition.open(&LEADER, 0, 0).await.unwrap();
+    let segments: Vec<_> = (0..3).map(|number| segment(number * 2000, 200, 10_000, 5)).collect();
+    world.partition.copy(&LEADER, &segments, 1).await.unwrap();
+    consume(&world.partition, 0, 6000, 1 << 20).await;
+    let limit = 2 * CHUNK_BYTES;
+    wait_for(|| world.log.metrics().chunks_evicted.get() >= 5).await;
+    assert!(world.log.chunk_cache_bytes() <= limit);
+    wait_for(|| {
+        let sizes =
+            std::fs::read_dir(dir.path().join("chunks")).unwrap().map(|e| e.unwrap().metadata().map_or(0, |m| m.len()));
+        sizes.sum::<u64>() <= limit
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_away_leaves_the_chunk_to_the_next() {
+    let faulty = super::faulty::Faulty::new(Arc::new(object_store::memory::InMemory::new()), 1);
+    let world = World::over(faulty.clone());
+    world.partition.open(&LEADER, 0, 0).await.unwrap();
+    world.partition.copy(&LEADER, &[segment(0, 10, 100, 5)], 1).await.unwrap();
+    // The sidecar first, so that only the chunk is slow.
+    world.partition.tail(DEADLINE).await.unwrap();
+    faulty.only(super::faulty::Fault::Hangs, 100);
+    let gone = world.partition.read(0, 1000, true, std::time::Duration::from_millis(50)).await;
+    assert!(matches!(gone, Err(crate::RemoteReadError::TimedOut(_))), "{gone:?}");
+    faulty.all(0);
+    wait_for(|| world.log.metrics().store_chunk_gets.get() == 1).await;
+    world.partition.read(0, 1000, true, DEADLINE).await.unwrap();
+    assert_eq!(world.log.metrics().store_chunk_gets.get(), 1);
+}
