@@ -54,6 +54,17 @@ struct Plan {
 pub(crate) struct Faulty {
     inner: Arc<dyn ObjectStore>,
     plan: Arc<Mutex<Plan>>,
+    pub(crate) distance: Arc<Mutex<Distance>>,
+}
+
+/// How far away the store is, for reads; and how many of them were under way at once.
+#[derive(Debug, Default)]
+pub(crate) struct Distance {
+    pub(crate) first_byte: Duration,
+    /// Of one request; 0 = without bound.
+    pub(crate) bytes_per_second: u64,
+    pub(crate) under_way: usize,
+    pub(crate) most_under_way: usize,
 }
 
 impl fmt::Debug for Faulty {
@@ -76,7 +87,7 @@ impl Faulty {
     /// Nothing goes wrong until it is told to.
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, seed: u64) -> Arc<Faulty> {
         let plan = Plan { random: seed, percent: 0, faults: Vec::new() };
-        Arc::new(Faulty { inner, plan: Arc::new(Mutex::new(plan)) })
+        Arc::new(Faulty { inner, plan: Arc::new(Mutex::new(plan)), distance: Arc::default() })
     }
 
     /// So many calls of a hundred go wrong, in any way.
@@ -99,6 +110,21 @@ impl Faulty {
         };
         let (hit, which) = (below(100), below(FAULTS.len() as u64));
         (hit < plan.percent).then(|| plan.faults[which as usize % plan.faults.len()])
+    }
+
+    async fn travel(&self, bytes: u64) {
+        let time = {
+            let mut distance = self.distance.lock();
+            distance.under_way += 1;
+            distance.most_under_way = distance.most_under_way.max(distance.under_way);
+            let rate = distance.bytes_per_second;
+            distance.first_byte
+                + if rate == 0 { Duration::ZERO } else { Duration::from_secs_f64(bytes as f64 / rate as f64) }
+        };
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
+        self.distance.lock().under_way -= 1;
     }
 
     /// An effect without a body that comes back.
@@ -151,6 +177,7 @@ impl ObjectStore for Faulty {
             Some(Fault::Truncated | Fault::Flipped) | None => {}
         }
         let result = self.inner.get_opts(location, options).await?;
+        self.travel(result.range.end - result.range.start).await;
         let Some(fault) = fault.filter(|_| !head) else { return Ok(result) };
         let (meta, range) = (result.meta.clone(), result.range.clone());
         let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());

@@ -360,10 +360,9 @@ impl Audit {
         let name = prefix.full(&key.objects()[0]);
         assert!(keys.contains(&name), "version {} names {name}, which is gone", pointer.version);
         named.insert(name.clone());
-        if !self.manifests.contains_key(&reference.version) {
+        if let std::collections::btree_map::Entry::Vacant(place) = self.manifests.entry(reference.version) {
             let bytes = store.get(&name, 1 << 20).await.unwrap();
-            let manifest = Manifest::decode(&bytes, &tp(), reference).unwrap();
-            self.manifests.insert(reference.version, Arc::new(manifest));
+            place.insert(Arc::new(Manifest::decode(&bytes, &tp(), reference).unwrap()));
         }
         let manifest = Arc::clone(&self.manifests[&reference.version]);
         let mut entries = Vec::new();

@@ -75,7 +75,7 @@ struct World {
 #[derive(Debug)]
 enum Stored {
     Segment,
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     Run(bytes::Bytes),
 }
 
@@ -180,7 +180,7 @@ impl World {
         let Some(named) = pointer.manifest else { return copies && self.write_next(by, pointer, None, copies) };
         // A deposed leader may know a manifest that is gone by now: its move ends there.
         let Some(Stored::Manifest(manifest)) = self.bucket.get(&named.uuid).map(Arc::as_ref) else { return false };
-        let manifest = manifest.clone();
+        let manifest = manifest.as_ref().clone();
         self.write_next(by, pointer, Some(manifest), copies)
     }
 
@@ -234,7 +234,7 @@ impl World {
             self.bucket.insert(run.key.uuid(), Arc::new(Stored::Run(run.bytes)));
         }
         written.push(manifest.uuid);
-        self.bucket.insert(manifest.uuid, Arc::new(Stored::Manifest(manifest.clone())));
+        self.bucket.insert(manifest.uuid, Arc::new(Stored::Manifest(Box::new(manifest.clone()))));
         let (_, hash) = manifest.encode();
         let named = ManifestRef { version: manifest.version, leader_epoch, uuid: manifest.uuid, hash };
         let new = NewManifest {
