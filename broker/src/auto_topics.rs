@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use strandline_controller::request::{NewTopic, Refused};
+use strandline_log::config::NO_LIMIT;
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::TopicId;
 use tokio::sync::Mutex;
@@ -56,6 +57,18 @@ pub fn settings_of(config: &NodeConfig, name: &str) -> BTreeMap<String, String> 
         configs.insert("cleanup.policy".to_owned(), "compact".to_owned());
         configs.insert("compression.type".to_owned(), "producer".to_owned());
         configs.insert("segment.bytes".to_owned(), config.offsets.segment_bytes.to_string());
+    }
+    configs
+}
+
+/// Settings of a topic that was found in a log directory, where its own are not: nothing is deleted by age or size until
+/// somebody asks for it. Committed offsets are compacted, as everywhere.
+pub fn settings_of_imported(config: &NodeConfig, name: &str) -> BTreeMap<String, String> {
+    let mut configs = settings_of(config, name);
+    if name != CONSUMER_OFFSETS {
+        let unlimited = NO_LIMIT.to_string();
+        configs.insert("retention.ms".to_owned(), unlimited.clone());
+        configs.insert("retention.bytes".to_owned(), unlimited);
     }
     configs
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use strandline_controller::record::Endpoint;
-use strandline_controller::request::{NewTopic, Refused, RegisterBroker, Request, Response};
+use strandline_controller::request::{CreatedTopic, NewTopic, Refused, RegisterBroker, Request, Response};
 use strandline_controller::{ControllerHandle, ControllerOptions, ImageUpdate, NodeId, RaftTransport};
 use strandline_disk::{Disk, RealDisk};
 use strandline_log::file_cache::FileCache;
@@ -34,8 +34,10 @@ use crate::offsets_log::LocalOffsets;
 use crate::partitions::Partitions;
 use crate::shutdown::stopped;
 use crate::tier::{Tier, TierError, TierTasks, TopicDeletion};
-use crate::{admin_http, clock, housekeeping};
+use crate::{admin_http, auto_topics, clock, housekeeping};
 
+/// The topic of Kafka's controllers, in the log directory of a combined node.
+const KAFKA_METADATA: &str = "__cluster_metadata";
 /// Directory of the controller's log, below `metadata.log.dir`.
 const CONTROLLER_DIR: &str = "strandline-controller";
 /// Directory of chunk files, below the first of `log.dirs`, unless `tier.cache.dir` says otherwise.
@@ -259,18 +261,21 @@ fn start_groups(
 }
 
 /// Topics that the directories hold and the controller does not know: written by Kafka, or by a node whose controller
-/// is lost. Only a cluster without any topic takes them over; their settings begin as the defaults.
+/// is lost. Only a cluster without any topic takes them over. Their settings are not in the directories, so a default
+/// could delete what was meant to be kept: they begin without a limit of retention, and a WARN says so.
 async fn import_topics(broker: &Arc<Broker>) -> Result<(), NodeError> {
     if !broker.image().topics.is_empty() {
         return Ok(());
     }
-    let found = broker.partitions.topics_on_disk();
+    let mut found = broker.partitions.topics_on_disk();
+    // Kafka's own metadata: read by nobody here, and left as it is.
+    found.remove(KAFKA_METADATA);
     if found.is_empty() {
         return Ok(());
     }
     let new = |(name, (topic_id, partitions)): (String, (_, i32))| {
         let replicas = vec![broker.config.node_id];
-        let configs = crate::auto_topics::settings_of(&broker.config, &name);
+        let configs = auto_topics::settings_of_imported(&broker.config, &name);
         let assignments = (0..partitions).map(|p| (p, replicas.clone())).collect();
         NewTopic { name, topic_id, partitions, replication_factor: 1, assignments, configs }
     };
@@ -279,12 +284,7 @@ async fn import_topics(broker: &Arc<Broker>) -> Result<(), NodeError> {
     match broker.ask(Request::CreateTopics { topics, validate_only: false }).await? {
         Response::CreateTopics(outcomes) => {
             for (name, outcome) in names.iter().zip(outcomes) {
-                match outcome {
-                    Ok(created) => {
-                        tracing::info!(topic = %name, id = %created.topic_id, partitions = created.partitions, "taken over from the log directory")
-                    }
-                    Err(refused) => tracing::warn!(topic = %name, %refused, "its directories are left alone"),
-                }
+                tell_imported(name, outcome);
             }
             Ok(())
         }
@@ -292,9 +292,24 @@ async fn import_topics(broker: &Arc<Broker>) -> Result<(), NodeError> {
     }
 }
 
+fn tell_imported(name: &str, outcome: Result<CreatedTopic, Refused>) {
+    match outcome {
+        Ok(created) if name == auto_topics::CONSUMER_OFFSETS => {
+            tracing::info!(topic = %name, id = %created.topic_id, partitions = created.partitions, "taken over from the log directory");
+        }
+        Ok(created) => tracing::warn!(
+            topic = %name, id = %created.topic_id, partitions = created.partitions,
+            "taken over from the log directory, which does not hold the topic's settings: it has retention.ms=-1, \
+             retention.bytes=-1 and defaults otherwise, and keeps every record until you set them again, for example \
+             kafka-configs --alter --entity-type topics --entity-name {name} --add-config retention.ms=604800000"
+        ),
+        Err(refused) => tracing::warn!(topic = %name, %refused, "its directories are left alone"),
+    }
+}
+
 fn load_groups(broker: &Arc<Broker>) {
     let image = broker.image();
-    let Some(topic) = image.topic(crate::auto_topics::CONSUMER_OFFSETS) else { return };
+    let Some(topic) = image.topic(auto_topics::CONSUMER_OFFSETS) else { return };
     for partition in 0..topic.partition_count {
         if broker.partitions.leading(topic.id, partition).is_ok() {
             load_group_partition(broker, partition);
@@ -333,7 +348,7 @@ async fn follow_image(
             continue;
         }
         let new = tokio::task::block_in_place(|| broker.partitions.apply(&update));
-        for partition in new.iter().filter(|p| *p.topic == *crate::auto_topics::CONSUMER_OFFSETS) {
+        for partition in new.iter().filter(|p| *p.topic == *auto_topics::CONSUMER_OFFSETS) {
             load_group_partition(&broker, partition.tp.partition);
         }
         let gone = update.records.iter().filter_map(|record| match record {
@@ -343,7 +358,7 @@ async fn follow_image(
             _ => None,
         });
         let gone: BTreeSet<String> = gone.collect();
-        if gone.contains(crate::auto_topics::CONSUMER_OFFSETS) {
+        if gone.contains(auto_topics::CONSUMER_OFFSETS) {
             (0..broker.config.offsets.partitions).for_each(|partition| broker.groups.unload(partition));
         }
         if !gone.is_empty() {

@@ -1,7 +1,8 @@
 //! Kafka's checkpoint files: a version line, a count line, then one entry a line.
 //!
 //! Owns: their text form (docs/formats/log-dir-checkpoints.md, leader-epoch-checkpoint.md) and their durable replacement.
-//! Does not own: what the entries mean. Invariants: a file is replaced as a whole; a count that does not match is refused.
+//! Does not own: what the entries mean. Invariants: a file is replaced as a whole; a count that does not match is refused;
+//! a file of no bytes is one without entries, as Kafka reads it.
 //! A crash leaves: the old file or the new one, perhaps a `.tmp` beside it, which the next write replaces.
 //! Source: `org.apache.kafka.server.common.CheckpointFile`.
 
@@ -41,7 +42,7 @@ fn bad(path: &Path, reason: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, bad)
 }
 
-/// The entry lines of a checkpoint file; `None` if there is no such file.
+/// The entry lines of a checkpoint file, none if it is empty; `None` if there is no such file.
 pub(crate) fn read_lines(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<String>>> {
     let bytes = match disk.read_file(path, CHECKPOINT_BYTES_MAX) {
         Ok(bytes) => bytes,
@@ -54,7 +55,8 @@ pub(crate) fn read_lines(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<
 fn parse_lines(path: &Path, bytes: &[u8]) -> io::Result<Vec<String>> {
     let text = std::str::from_utf8(bytes).map_err(|_| bad(path, "not UTF-8"))?;
     let mut lines = text.lines();
-    let version = lines.next().ok_or_else(|| bad(path, "empty"))?;
+    // Kafka creates a checkpoint empty and leaves it so until there is an entry to write.
+    let Some(version) = lines.next() else { return Ok(Vec::new()) };
     if version.trim() != VERSION {
         return Err(bad(path, format!("unknown version {version}")));
     }
@@ -126,7 +128,9 @@ mod tests {
         assert_eq!(disk.read_file(path, 100).unwrap(), b"0\n2\na.x 10 123\nb 2 7\n");
         assert_eq!(read_offsets(&disk, path).unwrap(), offsets);
         assert!(read_offsets(&disk, Path::new("/missing")).unwrap().is_empty());
-        for text in ["", "1\n0\n", "0\nx\n", "0\n1\n", "0\n1\na b c\n", "0\n1\na 1\n"] {
+        disk.replace_file(path, b"").unwrap();
+        assert_eq!(read_offsets(&disk, path).unwrap(), OffsetCheckpoint::new(), "an empty file has no entries");
+        for text in ["\n", "1\n0\n", "0\nx\n", "0\n1\n", "0\n1\na b c\n", "0\n1\na 1\n"] {
             disk.replace_file(path, text.as_bytes()).unwrap();
             assert!(read_offsets(&disk, path).is_err(), "{text:?}");
         }

@@ -4,14 +4,17 @@
 //! Does not own: how a chunk is fetched and checked (`read` hands in the future).
 //!
 //! Invariants: one fetch per chunk at a time, by a task of its own that goes on when its readers leave; a chunk is handed
-//! out only after its hash was checked; bytes in memory are at most the two budgets. A crash leaves files, which the next
-//! start removes: nothing here is durable (`docs/formats/chunk-cache.md`).
+//! out only after its hash was checked, and a file that was closed is checked again before it is used; a file is never
+//! written in place, so that who holds it open goes on reading what it was; bytes in memory are at most the two budgets,
+//! beside what answers under way still hold. A crash leaves files, which the next start removes: nothing here is durable
+//! (`docs/formats/chunk-cache.md`).
 
 use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -20,6 +23,7 @@ use strandline_protocol::rope::{FileRange, Part};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
+use crate::encoding::hash;
 use crate::io_pool::IoPool;
 use crate::lru::Lru;
 use crate::metrics::Metrics;
@@ -88,12 +92,23 @@ type Answer = Option<Result<Chunk, ChunkError>>;
 enum Slot {
     Loading(watch::Receiver<Answer>),
     Memory(Bytes),
-    File { file: Weak<File>, len: u64 },
+    File { file: Weak<File>, kept: Kept },
+}
+
+/// A chunk in its file.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    len: u64,
+    hash: u64,
 }
 
 pub(crate) struct ChunkCache {
     dir: PathBuf,
     slots: Mutex<Lru<ChunkId, Slot>>,
+    /// Files that stay open, so that a reader who goes on does not have them checked again.
+    open: Mutex<Lru<ChunkId, Arc<File>>>,
+    /// Names temporary files.
+    writes: AtomicU64,
     demand: Arc<Semaphore>,
     read_ahead: Arc<Semaphore>,
     /// Chunks that read-ahead may have in memory, for fair shares.
@@ -103,6 +118,10 @@ pub(crate) struct ChunkCache {
 }
 
 const CHUNK_EXTENSION: &str = "chunk";
+const PART_EXTENSION: &str = "part";
+
+/// Chunk files that stay open.
+const OPEN_FILES: u64 = 128;
 
 impl ChunkCache {
     /// Empties `dir` of an earlier run's chunks.
@@ -116,7 +135,7 @@ impl ChunkCache {
         std::fs::create_dir_all(dir)?;
         for entry in std::fs::read_dir(dir)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == CHUNK_EXTENSION) {
+            if path.extension().is_some_and(|name| name == CHUNK_EXTENSION || name == PART_EXTENSION) {
                 std::fs::remove_file(path)?;
             }
         }
@@ -125,6 +144,8 @@ impl ChunkCache {
         Ok(ChunkCache {
             dir: dir.to_owned(),
             slots: Mutex::new(Lru::new(disk_budget)),
+            open: Mutex::new(Lru::new(OPEN_FILES)),
+            writes: AtomicU64::new(0),
             demand: Arc::new(Semaphore::new(demand_chunks)),
             read_ahead: Arc::new(Semaphore::new(chunks - demand_chunks)),
             read_ahead_chunks: chunks - demand_chunks,
@@ -139,23 +160,7 @@ impl ChunkCache {
         match slots.get(&id)? {
             Slot::Loading(_) => None,
             Slot::Memory(bytes) => Some(Chunk::Memory(bytes.clone())),
-            Slot::File { file, len } => {
-                if let Some(file) = file.upgrade() {
-                    return Some(Chunk::File { file, len: *len });
-                }
-                match File::open(self.path(id)) {
-                    Ok(opened) => {
-                        let opened = Arc::new(opened);
-                        *file = Arc::downgrade(&opened);
-                        Some(Chunk::File { file: opened, len: *len })
-                    }
-                    Err(_) => {
-                        // Someone removed the file: fetch it again.
-                        slots.remove(&id);
-                        None
-                    }
-                }
-            }
+            Slot::File { file, kept } => Some(Chunk::File { file: file.upgrade()?, len: kept.len }),
         }
     }
 
@@ -170,11 +175,11 @@ impl ChunkCache {
         }
         self.metrics.chunk_misses.add(1);
         let mut answer = match self.begin(id) {
-            Begun::Mine(reply, answer) => {
+            Begun::Mine(reply, answer, kept) => {
                 let (cache, permits) = (Arc::clone(self), Arc::clone(&self.demand));
                 tokio::spawn(async move {
                     let permit = permits.acquire_owned().await.ok();
-                    cache.load(id, fetch, reply, permit).await;
+                    cache.load(id, fetch, reply, permit, kept).await;
                 });
                 answer
             }
@@ -196,15 +201,16 @@ impl ChunkCache {
             return true;
         }
         let Ok(permit) = Arc::clone(&self.read_ahead).try_acquire_owned() else { return false };
-        if let Begun::Mine(reply, _answer) = self.begin(id) {
+        if let Begun::Mine(reply, _answer, kept) = self.begin(id) {
             let cache = Arc::clone(self);
-            tokio::spawn(async move { cache.load(id, fetch, reply, Some(permit)).await });
+            tokio::spawn(async move { cache.load(id, fetch, reply, Some(permit), kept).await });
         }
         true
     }
 
     fn begin(&self, id: ChunkId) -> Begun {
         let mut slots = self.slots.lock();
+        let mut closed = None;
         match slots.get(&id) {
             // A loader that ended without an answer (it panicked) leaves a closed channel: begin anew.
             Some(Slot::Loading(answer)) if answer.has_changed().is_ok() => return Begun::Others(answer.clone()),
@@ -212,20 +218,43 @@ impl ChunkCache {
                 let chunk = Chunk::Memory(bytes.clone());
                 return Begun::Others(watch::channel(Some(Ok(chunk))).1);
             }
-            Some(Slot::Loading(_) | Slot::File { .. }) | None => {}
+            Some(Slot::File { file, kept }) => match file.upgrade() {
+                Some(file) => {
+                    let chunk = Chunk::File { file, len: kept.len };
+                    return Begun::Others(watch::channel(Some(Ok(chunk))).1);
+                }
+                None => closed = Some(*kept),
+            },
+            Some(Slot::Loading(_)) | None => {}
+        }
+        if closed.is_some() {
+            // Its file stays: it is looked at first.
+            slots.remove(&id);
         }
         let (reply, answer) = watch::channel(None);
         // Weighs nothing until it is there, so that it cannot be evicted for its own sake.
         let left = slots.insert(id, Slot::Loading(answer.clone()), 0);
         drop(slots);
         self.forget(left);
-        Begun::Mine(reply, answer)
+        Begun::Mine(reply, answer, closed)
     }
 
-    async fn load<F>(&self, id: ChunkId, fetch: F, reply: watch::Sender<Answer>, permit: Option<OwnedSemaphorePermit>)
-    where
+    async fn load<F>(
+        &self,
+        id: ChunkId,
+        fetch: F,
+        reply: watch::Sender<Answer>,
+        permit: Option<OwnedSemaphorePermit>,
+        closed: Option<Kept>,
+    ) where
         F: Future<Output = Result<Bytes, ChunkError>>,
     {
+        if let Some(kept) = closed
+            && let Some(file) = self.reopen(id, kept).await
+        {
+            reply.send_replace(Some(Ok(Chunk::File { file, len: kept.len })));
+            return;
+        }
         let bytes = match fetch.await {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -244,10 +273,12 @@ impl ChunkCache {
     }
 
     async fn keep_as_file(&self, id: ChunkId, bytes: Bytes) {
-        let (path, len) = (self.path(id), bytes.len() as u64);
-        let written = self.io.run(move || write_file(&path, &bytes)).await;
-        let file = match written {
-            Ok(Ok(file)) => Arc::new(file),
+        let path = self.path(id);
+        let part = path.with_extension(format!("{}.{PART_EXTENSION}", self.writes.fetch_add(1, Ordering::Relaxed)));
+        let kept = Kept { len: bytes.len() as u64, hash: 0 };
+        let written = self.io.run(move || Ok((hash(&bytes), write_file(&part, &path, &bytes)?))).await;
+        let (kept, file) = match written {
+            Ok(Ok((hash, file))) => (Kept { hash, ..kept }, Arc::new(file)),
             Ok(Err(error)) | Err(error) => {
                 tracing::warn!(directory = %self.dir.display(), %error, "the chunk cache cannot write; check space and permissions of its directory");
                 self.slots.lock().remove(&id);
@@ -256,11 +287,53 @@ impl ChunkCache {
         };
         let mut slots = self.slots.lock();
         if let Some(slot @ Slot::Memory(_)) = slots.get(&id) {
-            *slot = Slot::File { file: Arc::downgrade(&file), len };
+            *slot = Slot::File { file: Arc::downgrade(&file), kept };
+            drop(slots);
+            drop(self.open.lock().insert(id, file, 1));
         } else {
             drop(slots);
             let _ = std::fs::remove_file(self.path(id));
         }
+    }
+
+    /// The file of a chunk that nobody had open, if its bytes are still what they were.
+    async fn reopen(&self, id: ChunkId, kept: Kept) -> Option<Arc<File>> {
+        let path = self.path(id);
+        let checked = self.io.run(move || {
+            let file = File::open(&path)?;
+            let mut bytes = vec![0; kept.len as usize];
+            file.read_exact_at(&mut bytes, 0)?;
+            let whole = file.metadata()?.len() == kept.len && hash(&bytes) == kept.hash;
+            if whole { Ok(file) } else { Err(io::Error::other("its bytes have changed")) }
+        });
+        match checked.await.and_then(|checked: io::Result<File>| checked) {
+            Ok(file) => {
+                let file = Arc::new(file);
+                let slot = Slot::File { file: Arc::downgrade(&file), kept };
+                let left = self.slots.lock().insert(id, slot, kept.len);
+                self.forget(left);
+                drop(self.open.lock().insert(id, Arc::clone(&file), 1));
+                Some(file)
+            }
+            Err(error) => {
+                self.metrics.chunk_files_lost.add(1);
+                tracing::warn!(file = %self.path(id).display(), %error, "a file of the chunk cache is of no use, fetching it again");
+                None
+            }
+        }
+    }
+
+    /// Forgets a chunk whose bytes make no sense, so that the next reader has it fetched anew.
+    pub(crate) fn discard(&self, id: ChunkId) {
+        let slot = self.slots.lock().remove(&id);
+        self.open.lock().remove(&id);
+        self.forget(slot.map(|slot| (id, slot)).into_iter().collect());
+    }
+
+    /// As if [`OPEN_FILES`] others had been opened.
+    #[cfg(test)]
+    pub(crate) fn close_files(&self) {
+        *self.open.lock() = Lru::new(OPEN_FILES);
     }
 
     /// Evicted chunks lose their files; readers that hold one open go on.
@@ -268,6 +341,7 @@ impl ChunkCache {
         for (id, slot) in left {
             if matches!(slot, Slot::File { .. }) {
                 self.metrics.chunks_evicted.add(1);
+                self.open.lock().remove(&id);
                 let _ = std::fs::remove_file(self.path(id));
             }
         }
@@ -284,12 +358,23 @@ impl ChunkCache {
 }
 
 enum Begun {
-    Mine(watch::Sender<Answer>, watch::Receiver<Answer>),
+    /// With what its closed file should hold, if there is one.
+    Mine(watch::Sender<Answer>, watch::Receiver<Answer>, Option<Kept>),
     Others(watch::Receiver<Answer>),
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-    file.write_all(bytes)?;
-    Ok(file)
+/// Another writer of the same chunk, or a reader of an earlier file of this name, is not disturbed.
+fn write_file(part: &Path, path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let write = || {
+        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(part)?;
+        file.write_all(bytes)?;
+        std::fs::rename(part, path)?;
+        Ok(file)
+    };
+    let written = write();
+    if written.is_err() {
+        // A full disk is not to be filled by halves of files.
+        let _ = std::fs::remove_file(part);
+    }
+    written
 }

@@ -36,7 +36,7 @@ impl RemotePartition {
             return Ok(done);
         }
         let current = self.objects.current(pointer).await?;
-        let oldest_run = self.dead_run(&current).await?;
+        let dead_runs = self.dead_runs(&current).await?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut leader_epochs = Vec::new();
         let mut next_offset = pointer.highest_copied_offset + 1;
@@ -64,8 +64,7 @@ impl RemotePartition {
         done.segments = entries.len();
         done.bytes = entries.iter().map(|entry| entry.size_bytes).sum();
         let mut next = self.next(leader, &current, now_ms, &moves);
-        (next.copied, next.leader_epochs) = (entries, leader_epochs);
-        next.oldest_run = oldest_run.as_ref().map(|entries| entries.as_slice());
+        (next.copied, next.leader_epochs, next.dead_runs) = (entries, leader_epochs, dead_runs);
         let draft = plan::next_manifest(&next, || (self.objects.log.new_uuid)());
         done.pointer = self.commit(&mut moves, leader, &pointer, draft, AdvanceChange::default()).await?;
         Ok(done)

@@ -42,7 +42,9 @@ impl RemotePartition {
         let mut named = HashSet::from([manifest.uuid]);
         for run in &manifest.entry_runs {
             named.insert(run.key.uuid());
-            named.extend(self.objects.load_run(run).await?.iter().map(|entry| entry.key.uuid));
+            // What is buried is named by its tombstone, as long as there is one.
+            let entries = self.objects.load_run(run).await?;
+            named.extend(entries.iter().skip(run.buried as usize).map(|entry| entry.key.uuid));
         }
         for run in &manifest.tombstone_runs {
             named.insert(run.key.uuid());

@@ -116,26 +116,35 @@ impl RemotePartition {
     ) -> Result<RemotePointer, MoveError> {
         let current = self.objects.current(pointer).await?;
         let Some(manifest) = &current.manifest else { return Ok(pointer) };
-        if !plan::wants_manifest(manifest, &pointer, moves.confirmed_upto) {
+        // What lay below the log start when the manifest was written is buried, as far as runs were looked into then.
+        let moved = pointer.state != PointerState::Open || pointer.log_start_offset > manifest.log_start_offset;
+        let left_over = manifest.entry_runs.first().is_some_and(|run| {
+            run.last < pointer.log_start_offset || (run.buried == 0 && run.first < pointer.log_start_offset)
+        });
+        let dead_runs = if moved || left_over { self.dead_runs(&current).await? } else { Vec::new() };
+        let oldest_run = dead_runs.first().map(|entries| entries.as_slice());
+        if !plan::wants_manifest(manifest, oldest_run, &pointer, moves.confirmed_upto) {
             return Ok(pointer);
         }
-        let oldest_run = self.dead_run(&current).await?;
         let mut next = self.next(leader, &current, now_ms, moves);
-        next.oldest_run = oldest_run.as_ref().map(|entries| entries.as_slice());
+        next.dead_runs = dead_runs;
         let draft = plan::next_manifest(&next, || (self.objects.log.new_uuid)());
         self.commit(moves, leader, &pointer, draft, AdvanceChange::default()).await
     }
 
-    /// The entries of the oldest run, if some of them are dead and not buried.
-    pub(crate) async fn dead_run(&self, current: &Current) -> Result<Option<Arc<Vec<Entry>>>, MoveError> {
-        let Some(run) = current.manifest.as_ref().and_then(|manifest| manifest.entry_runs.first()) else {
-            return Ok(None);
+    /// The entries of the oldest run, if some of them are dead and not buried; of all runs, if the pointer is not open.
+    pub(crate) async fn dead_runs(&self, current: &Current) -> Result<Vec<Arc<Vec<Entry>>>, MoveError> {
+        let Some(manifest) = &current.manifest else { return Ok(Vec::new()) };
+        let log_start = current.pointer.log_start_offset;
+        let dead = match current.pointer.state {
+            PointerState::Open => usize::from(manifest.entry_runs.first().is_some_and(|run| run.first < log_start)),
+            PointerState::Closed | PointerState::Unset => manifest.entry_runs.len(),
         };
-        let has_dead = run.first < current.pointer.log_start_offset || current.pointer.state != PointerState::Open;
-        if !has_dead {
-            return Ok(None);
+        let mut runs = Vec::with_capacity(dead);
+        for run in &manifest.entry_runs[..dead] {
+            runs.push(self.objects.load_run(run).await?);
         }
-        Ok(Some(self.objects.load_run(run).await?))
+        Ok(runs)
     }
 
     async fn delete_ripe(

@@ -17,11 +17,13 @@ type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug)]
 pub struct IoPool {
-    sender: Mutex<Sender<Job>>,
+    /// `None` if there are no threads.
+    sender: Option<Mutex<Sender<Job>>>,
     slots: Arc<Semaphore>,
 }
 
 impl IoPool {
+    /// With no threads, jobs run on the caller's task and block it: for tests that stop the clock, which threads do not heed.
     pub fn start(threads: usize) -> io::Result<IoPool> {
         let (sender, receiver) = channel::<Job>();
         let receiver = Arc::new(Mutex::new(receiver));
@@ -29,18 +31,19 @@ impl IoPool {
             let receiver = Arc::clone(&receiver);
             std::thread::Builder::new().name(format!("tier-io-{number}")).spawn(move || work(&receiver))?;
         }
-        Ok(IoPool { sender: Mutex::new(sender), slots: Arc::new(Semaphore::new(QUEUE_LIMIT)) })
+        Ok(IoPool { sender: (threads > 0).then(|| Mutex::new(sender)), slots: Arc::new(Semaphore::new(QUEUE_LIMIT)) })
     }
 
     pub async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(io::Error::other)?;
+        let Some(sender) = &self.sender else { return Ok(job()) };
         let (reply, answer) = oneshot::channel();
         let job = move || {
             // The caller may be gone; its job was worth finishing all the same.
             let _ = reply.send(job());
             drop(slot);
         };
-        self.sender.lock().send(Box::new(job)).map_err(|_| io::Error::other("the I/O threads have ended"))?;
+        sender.lock().send(Box::new(job)).map_err(|_| io::Error::other("the I/O threads have ended"))?;
         answer.await.map_err(|_| io::Error::other("an I/O job panicked"))
     }
 }

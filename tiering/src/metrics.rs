@@ -40,6 +40,8 @@ pub struct Metrics {
     pub chunk_hits: Counter,
     pub chunk_misses: Counter,
     pub chunks_evicted: Counter,
+    /// Chunk files that were gone or damaged when they were opened again.
+    pub chunk_files_lost: Counter,
     /// Objects whose hash was wrong when first read.
     pub corrupt_objects: Counter,
     pub manifests_loaded: Counter,

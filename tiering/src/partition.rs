@@ -169,6 +169,7 @@ impl RemotePartition {
         }
         let current = self.objects.current(pointer).await?;
         let mut next = self.next(leader, &current, now_ms, &moves);
+        next.dead_runs = self.dead_runs(&current).await?;
         next.opens_at = Some(log_start);
         let draft = plan::next_manifest(&next, || (self.objects.log.new_uuid)());
         self.commit(&mut moves, leader, &pointer, draft, change).await
@@ -235,7 +236,7 @@ impl RemotePartition {
             current: current.manifest.as_deref(),
             copied: Vec::new(),
             leader_epochs: Vec::new(),
-            oldest_run: None,
+            dead_runs: Vec::new(),
             confirmed_upto: moves.confirmed_upto,
             opens_at: None,
             run_len: self.objects.log.config.manifest_run_len.clamp(1, RUN_LEN),

@@ -9,6 +9,7 @@
 //! known deletes nothing.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use strandline_protocol::ids::{LeaderEpoch, Offset, TopicPartition};
@@ -34,8 +35,8 @@ pub struct NextManifest<'a> {
     pub copied: Vec<Entry>,
     /// The leader-epoch history up to the last copied offset; empty = as before.
     pub leader_epochs: Vec<(LeaderEpoch, Offset)>,
-    /// Entries of the oldest run, if it is to be buried.
-    pub oldest_run: Option<&'a [Entry]>,
+    /// Entries of the oldest runs, in order, as far as they are to be buried: all runs, unless the pointer is open.
+    pub dead_runs: Vec<Arc<Vec<Entry>>>,
     /// Tombstones removed at or before this version are confirmed as deleted.
     pub confirmed_upto: u64,
     /// The pointer is unset: this manifest begins a new life of the tier with this log start.
@@ -82,6 +83,8 @@ pub fn next_manifest(next: &NextManifest<'_>, mut new_uuid: impl FnMut() -> Uuid
         buried.add(current.key(), current.version);
     }
     bury_dead(next, &mut manifest, &mut buried);
+    let life_over = next.pointer.state != PointerState::Open;
+    assert!(!life_over || manifest.entry_runs.is_empty(), "runs of an earlier life are not given to be buried");
     append_copied(next, &mut manifest);
     manifest.tombstones.retain(|tombstone| tombstone.removed > next.confirmed_upto);
     drop_confirmed_runs(next, &mut manifest, &mut buried);
@@ -122,20 +125,25 @@ impl Burial {
     }
 }
 
-/// Dead entries become tombstones: of the oldest run if it was given, and of the open ones when no run precedes them.
+/// Dead entries become tombstones: of the runs that were given, and of the open ones when no run precedes them.
+///
+/// While the pointer is open what is dead lies below the log start, so that burying may stop anywhere. What an earlier life
+/// left lies at offsets that the next one uses again: none of it may stay listed.
 fn bury_dead(next: &NextManifest<'_>, manifest: &mut Manifest, buried: &mut Burial) {
     let live_from = manifest.live_from;
     let dead = |entry: &Entry| is_dead(entry.last_offset, entry.added, next.pointer, live_from);
-    if let (Some(run), Some(entries)) = (manifest.entry_runs.first_mut(), next.oldest_run) {
+    for entries in &next.dead_runs {
+        let Some(run) = manifest.entry_runs.first_mut() else { break };
         let upto = entries.iter().take_while(|entry| dead(entry)).count();
         for entry in entries.iter().take(upto).skip(run.buried as usize) {
             buried.add(Key::Segment(entry.key), entry.added);
         }
         run.buried = run.buried.max(upto as u32);
-        if run.buried == run.count {
-            buried.add(run.key, run.added);
-            manifest.entry_runs.remove(0);
+        if run.buried < run.count {
+            break;
         }
+        buried.add(run.key, run.added);
+        manifest.entry_runs.remove(0);
     }
     if manifest.entry_runs.is_empty() {
         let upto = manifest.entries.iter().take_while(|entry| dead(entry)).count();
@@ -332,12 +340,18 @@ pub fn ripe_upto(manifest: &Manifest, now_ms: i64, delay_ms: i64) -> Option<u64>
 }
 
 /// True if the manifest is worth writing anew: dead entries to bury, or confirmed tombstones of more than superseded manifests.
-pub fn wants_manifest(manifest: &Manifest, pointer: &RemotePointer, confirmed_upto: u64) -> bool {
+/// `oldest_run`: the entries of the oldest run, if some of them may be dead.
+pub fn wants_manifest(
+    manifest: &Manifest,
+    oldest_run: Option<&[Entry]>,
+    pointer: &RemotePointer,
+    confirmed_upto: u64,
+) -> bool {
     let live_from = manifest.live_from;
-    let dead_run = manifest
-        .entry_runs
-        .first()
-        .is_some_and(|run| run.last < pointer.log_start_offset || pointer.state != PointerState::Open);
+    let dead_run = manifest.entry_runs.first().zip(oldest_run).is_some_and(|(run, entries)| {
+        let next = entries.get(run.buried as usize);
+        next.is_some_and(|entry| is_dead(entry.last_offset, entry.added, pointer, live_from))
+    });
     let oldest = manifest.entries.first().filter(|_| manifest.entry_runs.is_empty());
     let dead_entry = oldest.is_some_and(|entry| is_dead(entry.last_offset, entry.added, pointer, live_from));
     let confirmed =

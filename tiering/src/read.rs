@@ -446,8 +446,11 @@ impl Segment<'_> {
 
     async fn header(&self, position: u64) -> Result<BatchHeader, Failed> {
         let bytes = self.bytes(position, HEADER_LEN).await?;
-        BatchHeader::parse(&bytes)
-            .map_err(|error| Failed::Suspect(format!("{} at byte {position}: {error}", self.entry.key)))
+        BatchHeader::parse(&bytes).map_err(|error| {
+            // The chunk's hash was right once: what is on this disk is not what it was.
+            self.objects.log.chunks.discard(self.id(position / CHUNK_BYTES));
+            Failed::Suspect(format!("{} at byte {position}: {error}", self.entry.key))
+        })
     }
 
     async fn bytes(&self, position: u64, len: usize) -> Result<Vec<u8>, Failed> {

@@ -47,6 +47,7 @@ pub struct RemoteLogConfig {
     pub read_rate_bytes: u64,
     /// The most chunks that one reader may be ahead.
     pub read_ahead_chunks: u64,
+    /// For reads of segments being copied and writes of chunk files. 0 blocks the callers: for tests that stop the clock.
     pub io_threads: usize,
     pub concurrent_uploads: usize,
     /// Entries that stay open in a manifest, 1 to 1,024; more are sealed into index objects of so many.
@@ -123,7 +124,7 @@ impl RemoteLog {
         new_uuid: impl Fn() -> Uuid + Send + Sync + 'static,
     ) -> Result<Arc<RemoteLog>, StartError> {
         let metrics = Arc::new(Metrics::default());
-        let io = Arc::new(IoPool::start(config.io_threads.max(1)).map_err(StartError::Threads)?);
+        let io = Arc::new(IoPool::start(config.io_threads).map_err(StartError::Threads)?);
         let chunks = ChunkCache::open(
             &config.chunk_cache_dir,
             config.chunk_cache_bytes,

@@ -1,5 +1,10 @@
 //! Tests of the crate against real files and, by environment, real stores.
 
+mod conformance;
+mod faulty;
+mod golden;
 mod harness;
+mod histories;
 mod moves;
 mod reading;
+mod search;

@@ -7,12 +7,11 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use object_store::MultipartUpload;
 use strandline_protocol::ids::Offset;
 use strandline_protocol::record_batch::{BatchHeader, HEADER_LEN};
 use thiserror::Error;
+use tokio::task::JoinSet;
 
 use crate::encoding::hash;
 use crate::io_pool::IoPool;
@@ -55,7 +54,7 @@ impl From<io::Error> for UploadError {
 }
 
 pub(crate) struct Uploader<'a> {
-    pub(crate) store: &'a Store,
+    pub(crate) store: &'a Arc<Store>,
     pub(crate) io: &'a IoPool,
     pub(crate) metrics: &'a Metrics,
     pub(crate) prefix: &'a PartitionPrefix,
@@ -97,18 +96,23 @@ impl Uploader<'_> {
         pieces: &mut Pieces,
         upload: &mut Box<dyn MultipartUpload>,
     ) -> Result<(), UploadError> {
-        let mut in_flight = FuturesUnordered::new();
+        // Tasks of their own, so that parts are sent while the next one is read; they end with this call.
+        let mut in_flight = JoinSet::new();
         let mut sent = 0;
         while sent < size_bytes {
             let len = CHUNK_BYTES.min(size_bytes - sent);
             let bytes = self.read(segment, start + sent, len).await?;
             pieces.add(&bytes)?;
             let part = upload.put_part(bytes.into());
-            in_flight.push(self.store.once("upload a part", name, len * PARTS_IN_FLIGHT as u64, part));
+            let (store, name) = (Arc::clone(self.store), name.to_owned());
+            let deadline_bytes = len * PARTS_IN_FLIGHT as u64;
+            in_flight.spawn(async move { store.once("upload a part", &name, deadline_bytes, part).await });
             sent += len;
             while in_flight.len() >= PARTS_IN_FLIGHT || (sent == size_bytes && !in_flight.is_empty()) {
-                if let Some(done) = in_flight.next().await {
-                    done?;
+                match in_flight.join_next().await {
+                    Some(Ok(done)) => done?,
+                    Some(Err(panicked)) => return Err(io::Error::other(panicked).into()),
+                    None => break,
                 }
             }
         }

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use strandline_tests::broker::{self, Broker, Software};
 use strandline_tests::clients::{CODECS, Client};
 use strandline_tests::records::{self, Blind, Content, Expected};
-use strandline_tests::{place, tools};
+use strandline_tests::{place, tools, wait};
 
 use crate::target::{Mode, in_both_modes};
 
 in_both_modes!(kafka_dump_log_reads_our_files);
+
+const GROUP: &str = "readers";
 
 /// `kafka-dump-log --deep-iteration` over a file; the record count and the last offset.
 fn dump(log: &Path) -> (usize, i64) {
@@ -23,6 +25,20 @@ fn dump(log: &Path) -> (usize, i64) {
         .collect();
     assert!(offsets.windows(2).all(|pair| pair[1] == pair[0] + 1), "{}: offsets follow each other", log.display());
     (offsets.len(), offsets.last().copied().unwrap_or(-1))
+}
+
+/// Copies segments and their indexes by hard links; the segments, oldest first. One that is freed meanwhile is left out; the active
+/// one may have no index yet.
+fn local_copy(directory: &Path, to: &Path) -> Vec<PathBuf> {
+    std::fs::create_dir_all(to).expect("a directory");
+    let linked = |log: &PathBuf| {
+        let copy = to.join(log.file_name().expect("a name"));
+        let link =
+            |extension| std::fs::hard_link(log.with_extension(extension), copy.with_extension(extension)).is_ok();
+        let indexed = link("index") & link("timeindex");
+        (link("log") && (indexed || log.exists())).then_some(copy)
+    };
+    broker::segments(directory).iter().filter_map(linked).collect()
 }
 
 /// A segment's base offset, from its name or its object's.
@@ -42,7 +58,8 @@ fn kafka_dump_log_reads_our_files(mode: Mode) {
     }
     mode.settle(broker, &topic, 1);
     let scratch = place::directory("dump");
-    let mut logs: Vec<PathBuf> = broker::segments(&broker.partition_directory(&topic, 0));
+    // A copy, because the tier may free a segment while the tool reads it.
+    let mut logs = local_copy(&broker.partition_directory(&topic, 0), &scratch.join("local"));
     let local_from = logs.first().map(|log| base_offset(log));
     // The active segment's indexes are being written.
     for log in logs.iter().rev().skip(1) {
@@ -78,10 +95,19 @@ fn kafka_dump_log_reads_our_files(mode: Mode) {
     }
 }
 
-/// A log directory that Kafka wrote, stopped in order or killed, opens in ours with all its records.
+/// A log directory that Kafka wrote opens in ours with all its records.
 #[test]
 fn a_directory_written_by_kafka_opens() {
-    let topic = "from-kafka";
+    taken_over_from_kafka("from-kafka", Broker::stop);
+}
+
+/// So does that of a Kafka that was killed: its last segments were not closed.
+#[test]
+fn a_directory_of_a_killed_kafka_opens() {
+    taken_over_from_kafka("from-killed-kafka", Broker::kill);
+}
+
+fn taken_over_from_kafka(topic: &str, end: fn(&mut Broker)) {
     let mut kafka = Broker::start(Software::Kafka, Mode::Local.setup());
     kafka.connection().create_topic(topic, 2, &Mode::Local.configs(false)).expect("created");
     let mut expected = Expected::new();
@@ -90,13 +116,20 @@ fn a_directory_written_by_kafka_opens() {
         Client::Franz.write(&kafka.bootstrap(), topic, codec, &records, 2, false);
         records::expect(&mut expected, &records, 2);
     }
-    kafka.stop();
+    commit_in_group(&kafka, topic, records::total(&expected));
+    end(&mut kafka);
     let copy = place::directory("from-kafka").join("logs");
     copy_directory(&kafka.log_directory, &copy);
-    // The topic's own settings are in Kafka's metadata, not in its directory; the records are of 2024.
-    let mut setup = Mode::Local.setup().set("log.retention.ms", "-1");
+    // The topic's own settings are in Kafka's metadata, not in its directory. The records are of 2024, older than the default
+    // retention, which must not decide over them.
+    let mut setup = Mode::Local.setup();
     setup.log_directory = Some(copy);
-    let broker = Broker::start(Software::under_test(), setup);
+    let mut broker = Broker::start(Software::under_test(), setup);
+    if broker.software == Software::Strandline {
+        told_without_limit(&mut broker, topic);
+    }
+    let lag = committed_lags(&broker, topic);
+    assert_eq!(lag, ["0", "0"], "what a group committed to Kafka is there");
     let seen = Client::Franz.read(&broker.bootstrap(), topic, 2, records::total(&expected));
     records::check("a directory written by Kafka", &expected, seen, Blind::default());
     let more = records::generate(40, 100, Content::Binary, 64 << 10);
@@ -104,6 +137,39 @@ fn a_directory_written_by_kafka_opens() {
     records::expect(&mut expected, &more, 2);
     let seen = Client::Confluent.read(&broker.bootstrap(), topic, 2, records::total(&expected));
     records::check("written on by us", &expected, seen, Blind::default());
+}
+
+/// A group reads the whole topic and commits.
+fn commit_in_group(broker: &Broker, topic: &str, count: usize) {
+    let member = Client::Confluent.join(&broker.bootstrap(), topic, GROUP);
+    wait::until("a group has read all", tools::TOOL, || {
+        (records::from_lines(&member.lines().join("\n")).len() == count).then_some(())
+    });
+    drop(member.finish(tools::TOOL));
+    assert_eq!(committed_lags(broker, topic), ["0", "0"], "the group has committed all");
+}
+
+/// How far the group is behind, by partition, as Kafka's tool tells it.
+fn committed_lags(broker: &Broker, topic: &str) -> Vec<String> {
+    let arguments = ["--bootstrap-server", &broker.bootstrap(), "--describe", "--group", GROUP];
+    let described = tools::run(tools::CONSUMER_GROUPS, &arguments);
+    let of_topic = described.lines().filter(|line| line.contains(topic));
+    of_topic.map(|line| line.split_whitespace().nth(5).expect("LAG").to_owned()).collect()
+}
+
+/// The topic was given no limit of retention, and a WARN says so. Kafka's metadata did not become a topic.
+fn told_without_limit(broker: &mut Broker, topic: &str) {
+    let bootstrap = broker.bootstrap();
+    let of_topic = ["--bootstrap-server", &bootstrap, "--describe", "--entity-type", "topics", "--entity-name", topic];
+    let told = tools::run(tools::CONFIGS, &of_topic);
+    for setting in ["retention.ms=-1", "retention.bytes=-1"] {
+        assert!(told.contains(setting), "{setting} is set on the topic:\n{told}");
+    }
+    let log = broker.server().log_text();
+    let warned = |line: &str| line.contains("WARN") && line.contains(topic) && line.contains("retention.ms=-1");
+    assert!(log.lines().any(warned), "a WARN names the topic and its settings:\n{log}");
+    let topics = tools::run(tools::TOPICS, &["--bootstrap-server", &bootstrap, "--list"]);
+    assert!(!topics.contains("__cluster_metadata"), "Kafka's metadata is no topic:\n{topics}");
 }
 
 fn copy_directory(from: &Path, to: &Path) {

@@ -36,12 +36,19 @@ pub(crate) enum Answer {
     Lost,
     /// Never applied.
     Dropped,
+    /// Applied when the test says so; nobody hears of it.
+    Delayed,
+    /// Applied twice; the second answer is the one that arrives.
+    Twice,
 }
 
 pub(crate) struct Controller {
     pub(crate) pointer: Mutex<RemotePointer>,
     pub(crate) leadership: Mutex<Leadership>,
     pub(crate) answers: Mutex<Vec<Answer>>,
+    pub(crate) delayed: Mutex<Vec<Advance>>,
+    /// Every pointer there was, the first one included.
+    pub(crate) accepted: Mutex<Vec<RemotePointer>>,
 }
 
 impl Controller {
@@ -51,7 +58,27 @@ impl Controller {
             pointer: Mutex::new(RemotePointer::default()),
             leadership: Mutex::new(leadership),
             answers: Mutex::new(Vec::new()),
+            delayed: Mutex::new(Vec::new()),
+            accepted: Mutex::new(vec![RemotePointer::default()]),
         })
+    }
+
+    fn replay(&self, advance: &Advance) -> AdvanceOutcome {
+        let mut pointer = self.pointer.lock();
+        let judged = judge(&pointer, Some(&self.leadership.lock()), advance);
+        if let Ok(next) = judged {
+            *pointer = next;
+            self.accepted.lock().push(next);
+        }
+        AdvanceOutcome { accepted: judged.map(drop), pointer: *pointer }
+    }
+
+    /// Applies what was delayed, in the order in which it was proposed.
+    pub(crate) fn deliver(&self) {
+        let delayed = std::mem::take(&mut *self.delayed.lock());
+        for advance in &delayed {
+            self.replay(advance);
+        }
     }
 }
 
@@ -59,16 +86,22 @@ impl Controller {
 impl PointerService for Controller {
     async fn advance(&self, advance: Advance) -> Result<AdvanceOutcome, Unknown> {
         let answer = self.answers.lock().pop().unwrap_or(Answer::Arrives);
-        if answer == Answer::Dropped {
-            return Err(Unknown);
+        match answer {
+            Answer::Arrives => Ok(self.replay(&advance)),
+            Answer::Lost => {
+                self.replay(&advance);
+                Err(Unknown)
+            }
+            Answer::Dropped => Err(Unknown),
+            Answer::Delayed => {
+                self.delayed.lock().push(advance);
+                Err(Unknown)
+            }
+            Answer::Twice => {
+                self.replay(&advance);
+                Ok(self.replay(&advance))
+            }
         }
-        let mut pointer = self.pointer.lock();
-        let judged = judge(&pointer, Some(&self.leadership.lock()), &advance);
-        if let Ok(next) = judged {
-            *pointer = next;
-        }
-        let outcome = AdvanceOutcome { accepted: judged.map(drop), pointer: *pointer };
-        if answer == Answer::Lost { Err(Unknown) } else { Ok(outcome) }
     }
 
     fn pointer(&self, _: TopicPartition) -> Option<RemotePointer> {

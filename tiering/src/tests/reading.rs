@@ -108,3 +108,153 @@ async fn a_missing_object_is_an_error_and_never_an_empty_answer() {
     let missing = world.partition.read(0, 1000, true, DEADLINE).await;
     assert!(matches!(missing, Err(crate::RemoteReadError::Damaged { .. })), "{missing:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_or_missing_chunk_file_is_fetched_again_and_never_served() {
+    let world = World::over_files();
+    world.partition.open(&LEADER, 0, 0).await.unwrap();
+    let segments = [segment(0, 200, 10_000, 5)];
+    let sent = segments[0].size_bytes;
+    world.partition.copy(&LEADER, &segments, 1).await.unwrap();
+    let whole = consume(&world.partition, 0, 2000, 1 << 20).await;
+    let files = || {
+        let entries = std::fs::read_dir(world.dir.path().join("chunks")).unwrap();
+        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    wait_for(|| files().iter().filter(|file| file.extension().is_some_and(|name| name == "chunk")).count() == 3).await;
+    wait_for(|| world.log.chunk_cache_bytes() == sent).await;
+    let metrics = world.log.metrics();
+    world.log.chunks.close_files();
+    assert_eq!(consume(&world.partition, 0, 2000, 1 << 20).await, whole);
+    assert_eq!((metrics.store_chunk_bytes.get(), metrics.chunk_files_lost.get()), (sent, 0), "checked, and good");
+
+    let files = files();
+    let file = std::fs::OpenOptions::new().write(true).open(&files[0]).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", 5_000_000).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&files[1]).unwrap().set_len(1000).unwrap();
+    std::fs::remove_file(&files[2]).unwrap();
+    world.log.chunks.close_files();
+    assert_eq!(consume(&world.partition, 0, 2000, 1 << 20).await, whole);
+    assert_eq!((metrics.store_chunk_bytes.get(), metrics.chunk_files_lost.get()), (2 * sent, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chunk_cache_stays_under_its_limit_and_begins_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("chunks")).unwrap();
+    for name in ["00-0.chunk", "00-0.7.part", "notes"] {
+        std::fs::File::create(dir.path().join("chunks").join(name)).unwrap();
+    }
+    let mut world = World::over_files();
+    let mut config = super::harness::config(&dir);
+    config.chunk_cache_bytes = 2 * CHUNK_BYTES;
+    let service: Arc<dyn crate::PointerService> = world.controller.clone();
+    world.log = crate::RemoteLog::start(config, service, super::harness::uuids(1)).unwrap();
+    world.partition = world.log.partition(Arc::clone(&world.store), "topic", super::harness::tp());
+    let names = || std::fs::read_dir(dir.path().join("chunks")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names().collect::<Vec<_>>(), ["notes"], "what an earlier run left is gone, what is not ours stays");
+    world.partition.open(&LEADER, 0, 0).await.unwrap();
+    let segments: Vec<_> = (0..3).map(|number| segment(number * 2000, 200, 10_000, 5)).collect();
+    world.partition.copy(&LEADER, &segments, 1).await.unwrap();
+    consume(&world.partition, 0, 6000, 1 << 20).await;
+    let limit = 2 * CHUNK_BYTES;
+    wait_for(|| world.log.metrics().chunks_evicted.get() >= 5).await;
+    assert!(world.log.chunk_cache_bytes() <= limit);
+    wait_for(|| {
+        let sizes =
+            std::fs::read_dir(dir.path().join("chunks")).unwrap().map(|e| e.unwrap().metadata().map_or(0, |m| m.len()));
+        sizes.sum::<u64>() <= limit
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_away_leaves_the_chunk_to_the_next() {
+    let faulty = super::faulty::Faulty::new(Arc::new(object_store::memory::InMemory::new()), 1);
+    let world = World::over(faulty.clone());
+    world.partition.open(&LEADER, 0, 0).await.unwrap();
+    world.partition.copy(&LEADER, &[segment(0, 10, 100, 5)], 1).await.unwrap();
+    // The sidecar first, so that only the chunk is slow.
+    world.partition.tail(DEADLINE).await.unwrap();
+    faulty.only(super::faulty::Fault::Hangs, 100);
+    let gone = world.partition.read(0, 1000, true, std::time::Duration::from_millis(50)).await;
+    assert!(matches!(gone, Err(crate::RemoteReadError::TimedOut(_))), "{gone:?}");
+    faulty.all(0);
+    wait_for(|| world.log.metrics().store_chunk_gets.get() == 1).await;
+    world.partition.read(0, 1000, true, DEADLINE).await.unwrap();
+    assert_eq!(world.log.metrics().store_chunk_gets.get(), 1);
+}
+
+/// A store 50 ms away that gives 90 MB/s to one request; everything else takes no time.
+fn distant(chunk_memory_bytes: u64) -> (Arc<super::faulty::Faulty>, World) {
+    let faulty = super::faulty::Faulty::new(Arc::new(object_store::memory::InMemory::new()), 1);
+    let mut world = World::over(faulty.clone());
+    let mut config = super::harness::config(&world.dir);
+    (config.io_threads, config.chunk_memory_bytes) = (0, chunk_memory_bytes);
+    config.store_limits = crate::StoreLimits::default();
+    let service: Arc<dyn crate::PointerService> = world.controller.clone();
+    world.log = crate::RemoteLog::start(config.clone(), service, super::harness::uuids(1)).unwrap();
+    let metrics = Arc::clone(world.log.metrics());
+    world.store = Arc::new(crate::Store::new(faulty.clone(), "", "test:", config.store_limits, metrics, 1));
+    world.partition = world.log.partition(Arc::clone(&world.store), "topic", super::harness::tp());
+    {
+        let mut distance = faulty.distance.lock();
+        (distance.first_byte, distance.bytes_per_second) = (std::time::Duration::from_millis(50), 90_000_000);
+    }
+    (faulty, world)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sequential_reader_of_a_distant_store_is_kept_busy() {
+    let (_, world) = distant(256 << 20);
+    world.partition.open(&LEADER, 0, 0).await.unwrap();
+    let segments: Vec<_> = (0..4).map(|number| segment(number * 1000, 100, 80_000, 5)).collect();
+    world.partition.copy(&LEADER, &segments, 1).await.unwrap();
+    let first = consume(&world.partition, 0, 1500, 1 << 20).await.len();
+    let began = tokio::time::Instant::now();
+    let rest = consume(&world.partition, 1500, 4000, 1 << 20).await.len();
+    let rate = rest as f64 / began.elapsed().as_secs_f64();
+    assert!(rate >= 450e6, "{:.0} MB/s", rate / 1e6);
+    let fetched = world.log.metrics().store_chunk_bytes.get() as f64 / (first + rest) as f64;
+    assert!(fetched <= 1.1, "{fetched:.2} bytes fetched for each one served");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_cold_readers_stay_within_the_memory_budget() {
+    let (faulty, world) = distant(8 * CHUNK_BYTES);
+    world.partition.open(&LEADER, 0, 0).await.unwrap();
+    let segments: Vec<_> = (0..50).map(|number| segment(number * 100, 10, 10_000, 5)).collect();
+    world.partition.copy(&LEADER, &segments, 1).await.unwrap();
+    world.partition.tail(DEADLINE).await.unwrap();
+    let world = Arc::new(world);
+    // Sidecars first, so that only chunks are counted.
+    for number in 0..50 {
+        world.partition.read(number * 100, 1, true, std::time::Duration::from_millis(60)).await.ok();
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    for number in 0..50 {
+        world.log.chunks.discard(crate::chunks::ChunkId { segment: uuid_of(&world, number).await, number: 0 });
+    }
+    faulty.distance.lock().most_under_way = 0;
+    let readers: Vec<_> = (0..50)
+        .map(|number| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move { consume(&world.partition, number * 100, number * 100 + 100, 64 << 10).await })
+        })
+        .collect();
+    for reader in readers {
+        assert!(!reader.await.unwrap().is_empty());
+    }
+    let most = faulty.distance.lock().most_under_way;
+    assert!((2..=8).contains(&most), "{most} chunks were under way at once");
+}
+
+/// Of the segment with this number.
+async fn uuid_of(world: &World, number: i64) -> uuid::Uuid {
+    let keys = world.keys().await;
+    let stem = format!("/{:020}-", number * 100);
+    let key = keys.iter().find(|key| key.contains(&stem) && key.ends_with(".log")).unwrap();
+    crate::Key::parse(key.rsplit_once('/').unwrap().1).unwrap().uuid()
+}
