@@ -17,7 +17,7 @@ mod versions;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use strandline_protocol::api::ApiKey;
@@ -27,7 +27,7 @@ use strandline_protocol::messages::Request;
 use strandline_protocol::rope::Rope;
 
 use crate::broker::Broker;
-use crate::net::{ConnectionContext, Reply};
+use crate::net::{ConnectionContext, FrameHandler, Reply};
 
 /// One request, as a handler sees it.
 #[derive(Debug, Clone)]
@@ -83,13 +83,8 @@ impl Api {
         Api { broker }
     }
 
-    /// Connections of the client listeners, for the metric.
-    pub fn connections_gauge(&self) -> &AtomicI64 {
-        &self.broker.metrics.connections
-    }
-
-    /// Begins a request. Never blocks; a produce is appended when this returns.
-    pub fn start(&self, context: &ConnectionContext, frame: Bytes) -> Reply {
+    /// Never blocks; a produce is appended when this returns.
+    fn begin(&self, context: &ConnectionContext, frame: Bytes) -> Reply {
         let (header, body) = match decode_request_header(frame) {
             Ok(decoded) => decoded,
             Err(error) => return versions::unreadable_header(&error),
@@ -143,6 +138,16 @@ impl Api {
             ApiKey::DeleteGroups => later(broker, call, header, body, groups::delete),
             other => Reply::Close(format!("{other:?} is not served")),
         }
+    }
+}
+
+impl FrameHandler for Api {
+    fn start(&self, context: &ConnectionContext, frame: Bytes) -> Reply {
+        self.begin(context, frame)
+    }
+
+    fn connections(&self, now: usize) {
+        self.broker.metrics.connections.store(i64::try_from(now).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 }
 

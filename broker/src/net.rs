@@ -7,5 +7,5 @@ mod connection;
 mod listener;
 mod write;
 
-pub use connection::{ConnectionContext, Limits, Reply};
+pub use connection::{ConnectionContext, FrameHandler, Limits, Reply};
 pub use listener::{BindError, ListenerTask, bind};

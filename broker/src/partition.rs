@@ -1,12 +1,14 @@
 //! One hosted partition: its local log, its leadership, who waits for it.
 //!
-//! Owns the lock around the log, the rule when an append is safe (group commit), and wake-ups. Does not own files
-//! (`strandline_log`), syncing (`flush`), remote objects (`tier`).
-//! Invariants: the lock is never held across an await nor while records are read; the high watermark never passes what
-//! is synced while `flush.messages=1`; after a failed write or sync nothing is acknowledged any more.
+//! Owns the lock around the log, the role of this node (`roles`), the rule when an append is safe (group commit, in-sync
+//! set), and wake-ups. Does not own files (`strandline_log`), syncing (`flush`), remote objects (`tier`).
+//! Invariants: the log's lock is taken before the role's, and neither is held across an await nor while records are read;
+//! the high watermark never passes what is durable on the whole in-sync set; after a failed write or sync nothing is
+//! acknowledged any more.
 //! A crash leaves what the log's recovery finds.
 
 mod outcome;
+mod roles;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering};
@@ -18,16 +20,18 @@ use strandline_log::config::LogConfig;
 use strandline_log::error::{AppendError, LogError, ReadError};
 use strandline_log::{Log, LogOffsets};
 use strandline_protocol::error_code::ErrorCode;
-use strandline_protocol::ids::TopicPartition;
+use strandline_protocol::ids::{BrokerId, TopicPartition};
 use strandline_protocol::remote_pointer::{PointerState, RemotePointer};
 use strandline_protocol::rope::Rope;
 use strandline_tiering::RemotePartition;
 use tokio::sync::Notify;
 
 pub use outcome::{
-    Aborted, AppendRefused, Appended, Durable, Isolation, Origin, PartitionRead, ProducerView, ReadRefused,
+    Aborted, Acks, AppendRefused, Appended, Durable, Isolation, Origin, PartitionRead, ProducerView, ReadRefused,
     TimestampedOffset,
 };
+pub use roles::{FetchPosition, ReplicaFetch};
+use roles::Role;
 
 use crate::clock;
 use crate::log_dir::LogDirectory;
@@ -44,18 +48,24 @@ const FLUSH_AGAIN: u8 = 3;
 /// Waiters of long polls that are kept before those that are gone are looked for.
 const WAITERS_SWEEP: usize = 32;
 
-/// A partition that this node hosts and leads.
+/// A partition that this node hosts.
 pub struct Partition {
+    /// This node.
+    me: BrokerId,
     pub tp: TopicPartition,
     pub topic: Arc<str>,
     pub dir: Arc<LogDirectory>,
     log: Mutex<Log>,
     leader_epoch: AtomicI32,
+    /// Mirror of the role, for those who only ask.
+    leads: AtomicBool,
+    role: Mutex<Role>,
     /// False while the partition takes over what the tier has (rule 3 of the remote log protocol).
     ready: AtomicBool,
     failed: AtomicBool,
-    /// Mirrors of the log's, for those who wait.
+    /// Mirrors of the log's, for those who wait: the high watermark, and the end of what is durable here.
     high_watermark: AtomicI64,
+    durable_end: AtomicI64,
     /// One of [`FLUSH_IDLE`] and those below it.
     flush_state: AtomicU8,
     /// Compaction has cleaned all below (exclusive).
@@ -64,6 +74,8 @@ pub struct Partition {
     used: AtomicBool,
     progress: Notify,
     waiters: Mutex<Vec<std::sync::Weak<Notify>>>,
+    /// Followers that wait for an append.
+    append_waiters: Mutex<Vec<std::sync::Weak<Notify>>>,
     /// The applied pointer of the remote log.
     pointer: Mutex<RemotePointer>,
     /// Set for topics with `remote.storage.enable`.
@@ -72,6 +84,7 @@ pub struct Partition {
 
 impl Partition {
     pub fn new(
+        me: BrokerId,
         tp: TopicPartition,
         topic: Arc<str>,
         dir: Arc<LogDirectory>,
@@ -80,21 +93,26 @@ impl Partition {
         pointer: RemotePointer,
         remote: Option<Arc<RemotePartition>>,
     ) -> Self {
-        let high_watermark = log.offsets().high_watermark;
+        let LogOffsets { high_watermark, recovery_point, .. } = log.offsets();
         Partition {
+            me,
             tp,
             topic,
             dir,
             log: Mutex::new(log),
             leader_epoch: AtomicI32::new(leader_epoch),
+            leads: AtomicBool::new(false),
+            role: Mutex::new(Role::Idle),
             ready: AtomicBool::new(true),
             failed: AtomicBool::new(false),
             high_watermark: AtomicI64::new(high_watermark),
+            durable_end: AtomicI64::new(recovery_point),
             flush_state: AtomicU8::new(FLUSH_IDLE),
             clean_until: AtomicI64::new(0),
             used: AtomicBool::new(false),
             progress: Notify::new(),
             waiters: Mutex::default(),
+            append_waiters: Mutex::default(),
             pointer: Mutex::new(pointer),
             remote,
         }
@@ -107,10 +125,6 @@ impl Partition {
 
     pub fn leader_epoch(&self) -> i32 {
         self.leader_epoch.load(Ordering::Acquire)
-    }
-
-    pub fn set_leader_epoch(&self, epoch: i32) {
-        self.leader_epoch.fetch_max(epoch, Ordering::AcqRel);
     }
 
     pub fn is_ready(&self) -> bool {
@@ -151,8 +165,14 @@ impl Partition {
     }
 
     /// Appends record batches as leader. What is appended is acknowledged when [`Appended::durable`] is done.
-    pub fn append(self: &Arc<Self>, records: &Bytes, origin: Origin, now_ms: i64) -> Result<Appended, AppendRefused> {
-        if !self.is_ready() {
+    pub fn append(
+        self: &Arc<Self>,
+        records: &Bytes,
+        origin: Origin,
+        acks: Acks,
+        now_ms: i64,
+    ) -> Result<Appended, AppendRefused> {
+        if !self.is_ready() || !self.leads() {
             return Err(AppendRefused::from(ErrorCode::NotLeaderOrFollower));
         }
         if self.dir.is_offline() || self.failed.load(Ordering::Acquire) {
@@ -160,7 +180,9 @@ impl Partition {
         }
         self.used.store(true, Ordering::Relaxed);
         let mut log = self.log.lock();
-        let appended = match log.append_as_leader(records, self.leader_epoch(), origin.into(), now_ms) {
+        // Under the log's lock a leadership does not end: nothing is appended in an epoch that is over.
+        let epoch = self.check_append(&log, acks)?;
+        let appended = match log.append_as_leader(records, epoch, origin.into(), now_ms) {
             Ok(appended) => appended,
             Err(error) => {
                 drop(log);
@@ -172,11 +194,13 @@ impl Partition {
         let (flush_messages, flush_ms) = (config.flush_messages, config.flush_ms);
         let end = appended.last_offset + 1;
         if !waits && !appended.duplicate {
-            self.advance_to(&mut log, end);
+            self.durable_end.fetch_max(end, Ordering::AcqRel);
+            self.advance(&mut log);
         }
         let unflushed = log.unflushed_records();
         let offsets = log.offsets();
         drop(log);
+        wake_all(&self.append_waiters);
         if unflushed >= flush_messages {
             self.ask_for_flush();
         } else if flush_ms != i64::MAX && unflushed > 0 {
@@ -243,14 +267,11 @@ impl Partition {
         }
         let mut log = self.log.lock();
         log.finish_flush(&flush);
-        self.advance_to(&mut log, flush.end_offset());
-    }
-
-    fn advance_to(&self, log: &mut Log, end: i64) {
-        if log.advance_high_watermark(end) {
-            self.high_watermark.store(log.offsets().high_watermark, Ordering::Release);
-            self.wake();
-        }
+        self.durable_end.fetch_max(flush.end_offset(), Ordering::AcqRel);
+        self.advance(&mut log);
+        drop(log);
+        // Also those who wait for this node alone.
+        self.wake();
     }
 
     /// After a failed write or sync: nothing of this log is acknowledged any more, and its directory goes offline.
@@ -283,20 +304,17 @@ impl Partition {
 
     fn wake(&self) {
         self.progress.notify_waiters();
-        for waiter in std::mem::take(&mut *self.waiters.lock()) {
-            if let Some(waiter) = waiter.upgrade() {
-                waiter.notify_one();
-            }
-        }
+        wake_all(&self.waiters);
     }
 
     /// Wakes `wake` once, at the next move of the high watermark or the last stable offset.
     pub fn wake_on_progress(&self, wake: &Arc<Notify>) {
-        let mut waiters = self.waiters.lock();
-        if waiters.len() >= WAITERS_SWEEP && waiters.len().is_power_of_two() {
-            waiters.retain(|w| w.strong_count() > 0);
-        }
-        waiters.push(Arc::downgrade(wake));
+        wait_in(&self.waiters, wake);
+    }
+
+    /// Wakes `wake` once, at the next append.
+    pub fn wake_on_append(&self, wake: &Arc<Notify>) {
+        wait_in(&self.append_waiters, wake);
     }
 
     /// Reads from the local log. [`ReadRefused::Remote`] if the offset is in the tier only.
@@ -307,7 +325,7 @@ impl Partition {
         min_one: bool,
         isolation: Isolation,
     ) -> Result<PartitionRead, ReadRefused> {
-        if !self.is_ready() {
+        if !self.is_ready() || !self.leads() {
             return Err(ReadRefused::Code(ErrorCode::NotLeaderOrFollower));
         }
         self.used.store(true, Ordering::Relaxed);
@@ -360,6 +378,11 @@ impl Partition {
         }
     }
 
+    /// Whether this node leads the partition.
+    pub fn leads(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
+    }
+
     /// The leader epoch in which `offset` was (or will be) written.
     pub fn epoch_of(&self, offset: i64) -> i32 {
         let log = self.log.lock();
@@ -368,18 +391,7 @@ impl Partition {
 
     /// KIP-101: the largest epoch at most `epoch`, and where it ends.
     pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
-        let log = self.log.lock();
-        let own = self.leader_epoch();
-        // An epoch is noted in the log with its first record; until then it begins at the end.
-        let latest = log.latest_epoch().unwrap_or(-1);
-        if epoch == own && latest < own {
-            return Some((own, log.offsets().log_end));
-        }
-        if epoch < own && epoch >= latest && latest >= 0 {
-            return Some((latest, log.offsets().log_end));
-        }
-        let end = log.end_offset_for_epoch(epoch);
-        (end.end_offset >= 0).then_some((end.epoch, end.end_offset))
+        self.end_of_epoch(&self.log.lock(), epoch)
     }
 
     /// The first local record at or after `timestamp`, below `upper` (exclusive).
@@ -449,6 +461,24 @@ impl Partition {
     pub fn highest_copied(&self) -> Option<i64> {
         let pointer = self.pointer();
         (pointer.state == PointerState::Open).then_some(pointer.highest_copied_offset)
+    }
+}
+
+type Waiters = Mutex<Vec<std::sync::Weak<Notify>>>;
+
+fn wait_in(waiters: &Waiters, wake: &Arc<Notify>) {
+    let mut waiters = waiters.lock();
+    if waiters.len() >= WAITERS_SWEEP && waiters.len().is_power_of_two() {
+        waiters.retain(|w| w.strong_count() > 0);
+    }
+    waiters.push(Arc::downgrade(wake));
+}
+
+fn wake_all(waiters: &Waiters) {
+    for waiter in std::mem::take(&mut *waiters.lock()) {
+        if let Some(waiter) = waiter.upgrade() {
+            waiter.notify_one();
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::record::Endpoint;
 use crate::request::{ElectLeaders, ElectionKind, Heartbeat, IsrChange, NewTopic, RegisterBroker, Request, Response};
 use crate::service::{ControllerOptions, start};
-use crate::{ControllerHandle, Formation, NodeId, RaftTransport};
+use crate::{ControllerHandle, Formation, NodeId, Probe, RaftTransport};
 
 #[derive(Default)]
 struct Wires {
@@ -29,6 +29,10 @@ impl RaftTransport for Wires {
         let node = self.nodes.lock().get(&id).cloned().ok_or(io::ErrorKind::NotConnected)?;
         let answer = tokio::time::timeout(deadline, node.serve(&message)).await?;
         answer.map_err(|e| io::Error::other(e.to_string()))
+    }
+
+    async fn probe(&self, _: &str) -> Probe {
+        Probe::Unknown
     }
 }
 

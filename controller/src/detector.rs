@@ -11,7 +11,7 @@ use crate::handle::ControllerHandle;
 use crate::request::Request;
 
 /// Between two looks.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(50);
 
 /// Runs until the controller stops.
 pub(crate) async fn run(handle: ControllerHandle, session_timeout: Duration) {
@@ -23,8 +23,16 @@ pub(crate) async fn run(handle: ControllerHandle, session_timeout: Duration) {
             led_since = None;
             continue;
         }
-        let since = *led_since.get_or_insert(now);
         let image = handle.image();
+        if led_since.is_none() {
+            // The old active controller may have died together with its broker: whoever is gone is found now.
+            let alive = image.brokers.values().filter(|b| !b.fenced).map(|b| (b.broker_id, b.broker_epoch));
+            for (broker_id, broker_epoch) in alive.collect::<Vec<_>>() {
+                let handle = handle.clone();
+                tokio::spawn(async move { handle.suspect(broker_id, broker_epoch).await });
+            }
+        }
+        let since = *led_since.get_or_insert(now);
         let silent = image.brokers.values().filter(|b| !b.fenced).filter_map(|broker| {
             let heard =
                 handle.beats.lock().get(&broker.broker_id).filter(|(epoch, _)| *epoch == broker.broker_epoch).copied();

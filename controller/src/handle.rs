@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::encoding::{DecodeError, Get, Put};
 use crate::image::MetadataImage;
-use crate::raft::network::{IDENTIFY, MEMBERSHIP, REQUEST, RaftTransport, ServeError, serve};
+use crate::raft::network::{IDENTIFY, MEMBERSHIP, Probe, REQUEST, RaftTransport, ServeError, serve};
 use crate::raft::state_machine::{ImageUpdate, Updates};
 use crate::raft::types::{NodeId, Raft};
 use crate::request::{Request, Response};
@@ -31,6 +31,8 @@ const ROUTE_MAX: Duration = Duration::from_secs(10);
 const CALL_MAX: Duration = Duration::from_secs(5);
 /// Between two tries.
 const ROUTE_PAUSE: Duration = Duration::from_millis(20);
+/// Looks at a suspected broker; more are the failure detector's.
+const PROBES: u32 = 2;
 /// Updates that the broker has not yet taken, at most.
 const UPDATES_MAX: usize = 1024;
 /// A new leader applies its own log within this time.
@@ -274,11 +276,34 @@ impl ControllerHandle {
         out.bytes
     }
 
-    /// The broker is said to be gone by someone who tried: fences it at once, if this is the active controller.
+    /// The broker that sends this message as a heartbeat, if it is one.
+    pub fn heartbeat_of(&self, message: &[u8]) -> Option<(BrokerId, BrokerEpoch)> {
+        let (&kind, rest) = message.split_first()?;
+        match (kind == REQUEST).then(|| wire::decode_request(rest).ok())? {
+            Some(Request::Heartbeat(beat)) => Some((beat.broker_id, beat.broker_epoch)),
+            _ => None,
+        }
+    }
+
+    /// The broker's connection broke: it is looked for, and fenced at once if nobody is there. Does nothing unless this is
+    /// the active controller.
     pub async fn suspect(&self, broker_id: BrokerId, broker_epoch: BrokerEpoch) {
-        if self.is_leader() {
-            let fenced = self.decide_here(Request::Fence { broker_id, broker_epoch }).await;
-            tracing::warn!(broker_id, broker_epoch, outcome = ?fenced, "a broker is gone");
+        let image = self.image();
+        let Some(broker) = image.brokers.get(&broker_id).filter(|b| b.broker_epoch == broker_epoch && !b.fenced) else {
+            return;
+        };
+        let Some(endpoint) = broker.endpoints.first().filter(|_| self.is_leader()) else { return };
+        let address = format!("{}:{}", endpoint.host, endpoint.port);
+        for _ in 0..PROBES {
+            match self.transport.probe(&address).await {
+                Probe::Gone => {
+                    let fenced = self.decide_here(Request::Fence { broker_id, broker_epoch }).await;
+                    tracing::warn!(broker_id, broker_epoch, outcome = ?fenced, "a broker is gone: nobody listens at {address}");
+                    return;
+                }
+                Probe::Alive => return,
+                Probe::Unknown => {}
+            }
         }
     }
 

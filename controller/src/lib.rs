@@ -22,7 +22,7 @@ mod service_tests;
 mod wire;
 
 pub use handle::{ControllerHandle, Formation, QuorumView, ReplicaView};
-pub use raft::network::{RaftTransport, ServeError};
+pub use raft::network::{Probe, RaftTransport, ServeError};
 pub use raft::state_machine::ImageUpdate;
 pub use raft::types::NodeId;
 pub use service::{ControllerError, ControllerOptions, StartError, start};

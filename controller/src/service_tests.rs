@@ -17,7 +17,7 @@ use crate::record::{Endpoint, ResourceType};
 use crate::request::{AlterConfigs, ConfigOp, NewPartitions, NewTopic, RegisterBroker, Request, Response};
 use crate::service::{ControllerOptions, start};
 use crate::{ControllerHandle, Formation};
-use crate::{NodeId, RaftTransport};
+use crate::{NodeId, Probe, RaftTransport};
 
 struct NoPeers;
 
@@ -25,6 +25,10 @@ struct NoPeers;
 impl RaftTransport for NoPeers {
     async fn call(&self, _: NodeId, _: &str, _: Vec<u8>, _: Duration) -> io::Result<Vec<u8>> {
         Err(io::ErrorKind::NotConnected.into())
+    }
+
+    async fn probe(&self, _: &str) -> Probe {
+        Probe::Unknown
     }
 }
 

@@ -18,7 +18,6 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use super::write::write_rope;
-use crate::api::Api;
 use crate::shutdown::stopped;
 
 /// Requests of one connection that may be unanswered before it is no longer read.
@@ -45,10 +44,24 @@ pub struct Limits {
 /// Who is at the other end.
 #[derive(Debug, Clone)]
 pub struct ConnectionContext {
+    /// Unlike that of any other connection of the process.
+    pub id: u64,
     pub peer: SocketAddr,
     pub listener: Arc<str>,
     /// `User:ANONYMOUS` on an unauthenticated listener.
     pub principal: Arc<str>,
+}
+
+/// What a listener does with frames.
+pub trait FrameHandler: Send + Sync + 'static {
+    /// Begins a request; never blocks.
+    fn start(&self, context: &ConnectionContext, frame: Bytes) -> Reply;
+
+    /// Connections of the listener, for the metric.
+    fn connections(&self, _now: usize) {}
+
+    /// The connection has ended, however it did.
+    fn closed(&self, _context: &ConnectionContext) {}
 }
 
 /// What becomes of a request.
@@ -67,23 +80,36 @@ pub enum Reply {
 pub async fn serve(
     stream: TcpStream,
     context: ConnectionContext,
-    api: Arc<Api>,
+    handler: Arc<dyn FrameHandler>,
     limits: Arc<Limits>,
     stop: watch::Receiver<bool>,
 ) {
+    let _closed = Closed { handler: Arc::clone(&handler), context: context.clone() };
     let peer = context.peer;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "no TCP_NODELAY");
     }
     let (replies, queue) = mpsc::channel(PIPELINED_MAX);
     let result = tokio::select! {
-        result = read_requests(&stream, &context, &api, &limits, replies, stop) => result,
+        result = read_requests(&stream, &context, &*handler, &limits, replies, stop) => result,
         result = write_replies(&stream, queue) => result,
     };
     match result {
         Ok(()) => tracing::trace!(%peer, "connection closed"),
         Err(error) if quiet(&error) => tracing::debug!(%peer, %error, "connection closed"),
         Err(error) => tracing::warn!(%peer, %error, "connection closed"),
+    }
+}
+
+/// Says that a connection has ended, also if its task is dropped.
+struct Closed {
+    handler: Arc<dyn FrameHandler>,
+    context: ConnectionContext,
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.handler.closed(&self.context);
     }
 }
 
@@ -111,7 +137,7 @@ async fn write_replies(stream: &TcpStream, mut queue: mpsc::Receiver<Reply>) -> 
 async fn read_requests(
     stream: &TcpStream,
     context: &ConnectionContext,
-    api: &Arc<Api>,
+    handler: &dyn FrameHandler,
     limits: &Limits,
     replies: mpsc::Sender<Reply>,
     mut stop: watch::Receiver<bool>,
@@ -127,7 +153,7 @@ async fn read_requests(
             drop(replies);
             return std::future::pending().await;
         };
-        let reply = api.start(context, frame);
+        let reply = handler.start(context, frame);
         if replies.send(reply).await.is_err() {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -10,9 +11,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::connection::{ConnectionContext, Limits, serve};
-use crate::api::Api;
+use super::connection::{ConnectionContext, FrameHandler, Limits, serve};
 use crate::shutdown::stopped;
+
+static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 
 /// Pending connections in the kernel, at most.
 const BACKLOG: i32 = 1024;
@@ -69,7 +71,7 @@ pub fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
 pub struct ListenerTask {
     pub name: Arc<str>,
     pub listener: TcpListener,
-    pub api: Arc<Api>,
+    pub handler: Arc<dyn FrameHandler>,
     pub limits: Arc<Limits>,
     pub connections_max: usize,
 }
@@ -89,9 +91,10 @@ impl ListenerTask {
                     }
                     Ok((stream, peer)) => {
                         let principal = Arc::from("User:ANONYMOUS");
-                        let context = ConnectionContext { peer, listener: self.name.clone(), principal };
-                        connections.spawn(serve(stream, context, self.api.clone(), self.limits.clone(), for_connections.clone()));
-                        self.api.connections_gauge().store(connections.len() as i64, std::sync::atomic::Ordering::Relaxed);
+                        let id = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
+                        let context = ConnectionContext { id, peer, listener: self.name.clone(), principal };
+                        connections.spawn(serve(stream, context, self.handler.clone(), self.limits.clone(), for_connections.clone()));
+                        self.handler.connections(connections.len());
                     }
                     Err(error) => {
                         tracing::warn!(listener = %self.name, %error, "accept failed");

@@ -28,9 +28,20 @@ impl From<Origin> for AppendOrigin {
     }
 }
 
+/// What an append is to be acknowledged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acks {
+    /// The leader alone.
+    Leader,
+    /// Everyone in sync, and at least `min.insync.replicas`.
+    All,
+}
+
 /// How far a reader may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
+    /// Everything: followers.
+    LogEnd,
     HighWatermark,
     /// Up to the last stable offset.
     TxnCommitted,
@@ -40,6 +51,7 @@ impl Isolation {
     /// Exclusive.
     pub fn upper(self, offsets: &LogOffsets) -> i64 {
         match self {
+            Isolation::LogEnd => offsets.log_end,
             Isolation::HighWatermark => offsets.high_watermark,
             Isolation::TxnCommitted => offsets.last_stable,
         }
@@ -66,14 +78,24 @@ impl Appended {
     }
 }
 
-/// The log failed while an append waited to be safe: its outcome is unknown, and it is never acknowledged.
+/// Why an append that was taken is never acknowledged. Its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the log directory failed before the append was safe")]
-pub struct WaitFailed;
+pub enum WaitFailed {
+    #[error("the log directory failed before the append was safe")]
+    Storage,
+    #[error("the leadership ended before the append was safe")]
+    Deposed,
+    #[error("fewer replicas are in sync than min.insync.replicas")]
+    TooFewInSync,
+}
 
 impl WaitFailed {
     pub fn code(self) -> ErrorCode {
-        ErrorCode::KafkaStorageError
+        match self {
+            WaitFailed::Storage => ErrorCode::KafkaStorageError,
+            WaitFailed::Deposed => ErrorCode::NotLeaderOrFollower,
+            WaitFailed::TooFewInSync => ErrorCode::NotEnoughReplicasAfterAppend,
+        }
     }
 }
 
@@ -82,20 +104,28 @@ pub struct Durable {
     pub(super) partition: Arc<Partition>,
     /// Exclusive.
     pub(super) end: i64,
+    pub(super) epoch: i32,
+    pub(super) acks: Acks,
 }
 
 impl Durable {
-    /// Done when the high watermark covers the append.
+    /// Done when the append is as safe as was asked for.
     pub async fn wait(self) -> Result<(), WaitFailed> {
         loop {
             let moved = self.partition.progress.notified();
             let mut moved = std::pin::pin!(moved);
             moved.as_mut().enable();
-            if self.partition.high_watermark.load(Ordering::Acquire) >= self.end {
-                return Ok(());
-            }
             if self.partition.has_failed() {
-                return Err(WaitFailed);
+                return Err(WaitFailed::Storage);
+            }
+            // In this order: a new epoch may have truncated what the watermarks still cover.
+            let safe = self.partition.is_safe(self.end, self.acks);
+            if self.partition.leader_epoch() != self.epoch || !self.partition.leads() {
+                return Err(WaitFailed::Deposed);
+            }
+            if safe {
+                let enough = self.acks == Acks::Leader || self.partition.enough_in_sync();
+                return if enough { Ok(()) } else { Err(WaitFailed::TooFewInSync) };
             }
             moved.await;
         }

@@ -29,6 +29,19 @@ use crate::encoding::{DecodeError, Get, Put};
 pub trait RaftTransport: Send + Sync + 'static {
     /// `address` is the target's controller endpoint, `host:port`. An error means that the outcome is unknown.
     async fn call(&self, target: NodeId, address: &str, message: Vec<u8>, deadline: Duration) -> io::Result<Vec<u8>>;
+
+    /// Looks whether anybody is at `address`, quickly.
+    async fn probe(&self, address: &str) -> Probe;
+}
+
+/// What a look at an address found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    Alive,
+    /// The machine answers that nobody listens there: the process is gone.
+    Gone,
+    /// No answer: nothing is known.
+    Unknown,
 }
 
 const APPEND: u8 = 1;

@@ -1,0 +1,401 @@
+//! Leader, follower or neither: how a partition comes to a role, and what each role does with the log.
+//!
+//! Owns the role. Does not own its choice (the image), nor in-sync arithmetic (`replication::leadership`).
+//! A change of role happens under the log's lock, so that an append, a follower's fetch or a truncation is wholly before
+//! or wholly after it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use strandline_controller::record::PartitionRecord;
+use strandline_controller::request::IsrChange;
+use strandline_log::leader_epochs::EpochEntry;
+use strandline_log::{AppendError, Log, LogError};
+use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::BrokerId;
+use strandline_protocol::remote_pointer::PointerState;
+
+use super::{Acks, AppendRefused, Isolation, Partition, PartitionRead, ReadRefused};
+use crate::replication::leadership::Leadership;
+
+/// What this node is for the partition.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// Nobody leads, or nothing is known yet.
+    Idle,
+    Leader(Leadership),
+    Follower {
+        leader: BrokerId,
+        /// A fetch in this epoch has succeeded: what the leader agrees with may be freed.
+        fetched: bool,
+    },
+}
+
+/// Where a follower goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchPosition {
+    pub offset: i64,
+    /// The epoch of the last record here; -1 = none.
+    pub last_epoch: i32,
+    pub log_start: i64,
+}
+
+/// What a leader gives a follower.
+pub enum ReplicaFetch {
+    Records(PartitionRead),
+    /// The histories part: the largest epoch that the leader knows at or below the follower's, and where it ends.
+    Diverging { epoch: i32, end_offset: i64 },
+}
+
+impl Partition {
+    /// Takes the role that the record gives this node. Returns true if a leadership began.
+    pub fn take_role(&self, record: &PartitionRecord, now_ms: i64) -> bool {
+        let mut log = self.log.lock();
+        let mut role = self.role.lock();
+        let known = self.leader_epoch();
+        if record.leader_epoch < known {
+            return false;
+        }
+        let began = match &mut *role {
+            Role::Leader(leadership) if record.leader_epoch == known && record.leader == self.me => {
+                leadership.update(record, now_ms);
+                false
+            }
+            _ if record.leader == self.me => {
+                *role = Role::Leader(Leadership::begin(self.me, record.clone(), log.offsets().log_end, now_ms));
+                true
+            }
+            Role::Follower { leader, .. } if record.leader_epoch == known && *leader == record.leader => false,
+            _ if record.leader >= 0 => {
+                *role = Role::Follower { leader: record.leader, fetched: false };
+                false
+            }
+            _ => {
+                *role = Role::Idle;
+                false
+            }
+        };
+        self.leader_epoch.store(record.leader_epoch, Ordering::Release);
+        self.leads.store(matches!(*role, Role::Leader(_)), Ordering::Release);
+        drop(role);
+        self.advance(&mut log);
+        drop(log);
+        self.wake();
+        super::wake_all(&self.append_waiters);
+        began
+    }
+
+    /// Whether this node follows the partition from `leader`.
+    pub fn follows(&self, leader: BrokerId) -> bool {
+        matches!(*self.role.lock(), Role::Follower { leader: of, .. } if of == leader) && !self.dir.is_offline()
+    }
+
+    /// Local segments may be freed up to the remote pointer: rule 4.
+    pub fn may_free(&self) -> bool {
+        match &*self.role.lock() {
+            Role::Leader(_) => self.is_ready(),
+            Role::Follower { fetched, .. } => *fetched,
+            Role::Idle => false,
+        }
+    }
+
+    pub fn is_tiered(&self) -> bool {
+        self.pointer().state == PointerState::Open
+    }
+
+    // The leader's side.
+
+    /// The epoch to append in; refused if it is over, or too few are in sync for `acks`.
+    pub(super) fn check_append(&self, log: &Log, acks: Acks) -> Result<i32, AppendRefused> {
+        match &*self.role.lock() {
+            Role::Leader(leadership) => {
+                let needed = min_insync(log, leadership);
+                if acks == Acks::All && leadership.in_sync() < needed {
+                    let message =
+                        format!("{} replicas are in sync, min.insync.replicas is {needed}", leadership.in_sync());
+                    return Err(AppendRefused { code: ErrorCode::NotEnoughReplicas, message: Some(message) });
+                }
+                Ok(leadership.epoch())
+            }
+            _ => Err(AppendRefused::from(ErrorCode::NotLeaderOrFollower)),
+        }
+    }
+
+    /// Whether the leader may still say that everyone who has to be has acknowledged.
+    pub(super) fn enough_in_sync(&self) -> bool {
+        let log = self.log.lock();
+        match &*self.role.lock() {
+            Role::Leader(leadership) => leadership.in_sync() >= min_insync(&log, leadership),
+            _ => false,
+        }
+    }
+
+    /// Whether everything below `end` is as safe as `acks` asks for.
+    pub(super) fn is_safe(&self, end: i64, acks: Acks) -> bool {
+        let reached = match acks {
+            Acks::Leader => &self.durable_end,
+            Acks::All => &self.high_watermark,
+        };
+        reached.load(Ordering::Acquire) >= end
+    }
+
+    /// Lets the high watermark rise to what the in-sync set holds.
+    pub(super) fn advance(&self, log: &mut Log) {
+        let durable = self.durable_end.load(Ordering::Acquire);
+        let high_watermark = match &*self.role.lock() {
+            Role::Leader(leadership) => leadership.high_watermark(durable, min_insync(log, leadership)),
+            _ => None,
+        };
+        if let Some(offset) = high_watermark {
+            self.advance_to(log, offset);
+        }
+    }
+
+    fn advance_to(&self, log: &mut Log, offset: i64) {
+        if log.advance_high_watermark(offset) {
+            self.high_watermark.store(log.offsets().high_watermark, Ordering::Release);
+            self.wake();
+        }
+    }
+
+    /// A follower fetches: notes how far it is, and reads for it. The in-sync set may have to change then (`true`).
+    pub fn replica_fetch(
+        &self,
+        replica: BrokerId,
+        position: FetchPosition,
+        max_bytes: u32,
+        min_one: bool,
+        now_ms: i64,
+    ) -> Result<(ReplicaFetch, bool), ReadRefused> {
+        if !self.is_ready() {
+            return Err(ReadRefused::Code(ErrorCode::NotLeaderOrFollower));
+        }
+        let mut log = self.log.lock();
+        let offsets = log.offsets();
+        let FetchPosition { offset, last_epoch, .. } = position;
+        if last_epoch >= 0 && !matches!(*self.role.lock(), Role::Leader(_)) {
+            return Err(ReadRefused::Code(ErrorCode::NotLeaderOrFollower));
+        }
+        if last_epoch >= 0 {
+            let end = self.end_of_epoch(&log, last_epoch);
+            let parted = end.is_none_or(|(epoch, end)| epoch != last_epoch || end < offset);
+            if parted {
+                let (epoch, end_offset) = end.unwrap_or((-1, -1));
+                return Ok((ReplicaFetch::Diverging { epoch, end_offset }, false));
+            }
+        }
+        let mut wants_change = false;
+        match &mut *self.role.lock() {
+            Role::Leader(leadership) => {
+                if !leadership.note_fetch(replica, offset, offsets.log_end, now_ms) {
+                    return Err(ReadRefused::Code(ErrorCode::UnknownTopicOrPartition));
+                }
+                wants_change |= !leadership.record().isr.contains(&replica);
+            }
+            _ => return Err(ReadRefused::Code(ErrorCode::NotLeaderOrFollower)),
+        }
+        self.advance(&mut log);
+        let offsets = log.offsets();
+        if offset == offsets.log_end {
+            drop(log);
+            return Ok((ReplicaFetch::Records(PartitionRead::new(Default::default(), &offsets, None)), wants_change));
+        }
+        let plan = log.prepare_read(offset, Isolation::LogEnd.upper(&offsets));
+        drop(log);
+        let moved = |error| match self.read_refused(offset, error) {
+            ReadRefused::Remote { .. } => ReadRefused::Code(ErrorCode::OffsetMovedToTieredStorage),
+            other => other,
+        };
+        let read = plan.and_then(|plan| plan.run(max_bytes, min_one)).map_err(moved)?;
+        Ok((ReplicaFetch::Records(PartitionRead::new(read.records, &offsets, None)), wants_change))
+    }
+
+    /// The in-sync set to ask the controller for, if it is to change; remembered as asked.
+    pub fn change_isr(&self, now_ms: i64, lag_max_ms: i64) -> Option<IsrChange> {
+        let log = self.log.lock();
+        let offsets = log.offsets();
+        let Role::Leader(leadership) = &mut *self.role.lock() else { return None };
+        let isr = leadership.change_isr(offsets.high_watermark, offsets.log_end, now_ms, lag_max_ms)?;
+        let record = leadership.record();
+        Some(IsrChange {
+            tp: self.tp,
+            leader_epoch: record.leader_epoch,
+            partition_epoch: record.partition_epoch,
+            isr,
+        })
+    }
+
+    /// The controller has changed the in-sync set.
+    pub fn isr_changed(&self, record: &PartitionRecord) {
+        self.take_role(record, crate::clock::now_ms());
+    }
+
+    pub fn isr_refused(&self) {
+        if let Role::Leader(leadership) = &mut *self.role.lock() {
+            leadership.ask_failed();
+        }
+    }
+
+    pub fn has_followers(&self) -> bool {
+        matches!(&*self.role.lock(), Role::Leader(leadership) if leadership.has_followers())
+    }
+
+    // The follower's side.
+
+    pub fn fetch_position(&self) -> FetchPosition {
+        let log = self.log.lock();
+        let offsets = log.offsets();
+        // What is not durable here is not acknowledged, so it is not asked past; it is fetched again after a crash only.
+        FetchPosition {
+            offset: offsets.log_end,
+            last_epoch: log.latest_epoch().unwrap_or(-1),
+            log_start: offsets.log_start,
+        }
+    }
+
+    /// Appends what the leader sent, and takes over its high watermark and log start. True if something was appended.
+    pub fn append_as_follower(
+        &self,
+        leader: BrokerId,
+        records: &Bytes,
+        high_watermark: i64,
+        log_start: i64,
+    ) -> Result<bool, AppendError> {
+        let mut log = self.log.lock();
+        {
+            let Role::Follower { leader: of, fetched } = &mut *self.role.lock() else { return Ok(false) };
+            if *of != leader {
+                return Ok(false);
+            }
+            *fetched = true;
+        }
+        let appended = !records.is_empty();
+        if appended {
+            if let Err(error) = log.append_as_follower(records) {
+                if error.is_storage() {
+                    drop(log);
+                    self.fail(&error.to_string());
+                }
+                return Err(error);
+            }
+            if log.config().flush_messages != 1 {
+                self.durable_end.store(log.offsets().log_end, Ordering::Release);
+            }
+        }
+        let known = high_watermark.min(self.durable_end.load(Ordering::Acquire));
+        self.advance_to(&mut log, known);
+        if !self.is_tiered() {
+            let start = log_start.min(log.offsets().high_watermark);
+            if start > log.offsets().log_start
+                && let Err(error) = log.raise_log_start(start)
+            {
+                tracing::warn!(partition = %self.name(), %error, "the log start does not follow the leader's");
+            }
+        }
+        Ok(appended)
+    }
+
+    /// Asks for the sync that the topic's mode wants before the leader is told.
+    pub fn sync_appended(self: &Arc<Self>) {
+        if self.config().flush_messages == 1 {
+            self.ask_for_flush();
+        }
+    }
+
+    /// Done when all that is appended is durable in the topic's mode.
+    pub async fn appended_is_durable(&self) -> Result<(), ()> {
+        let end = self.offsets().log_end;
+        loop {
+            let moved = self.progress.notified();
+            let mut moved = std::pin::pin!(moved);
+            moved.as_mut().enable();
+            if self.has_failed() {
+                return Err(());
+            }
+            // A truncation meanwhile makes the end smaller.
+            if self.durable_end.load(Ordering::Acquire) >= end.min(self.offsets().log_end) {
+                return Ok(());
+            }
+            moved.await;
+        }
+    }
+
+    /// Cuts the log where its history and the leader's part (KIP-320): `epoch` is the largest that the leader knows at or
+    /// below ours, and ends there at `end_offset`; -1 = the leader knows none.
+    pub fn truncate_to_leader(&self, leader: BrokerId, epoch: i32, end_offset: i64) -> Result<(), LogError> {
+        let mut log = self.log.lock();
+        if !matches!(*self.role.lock(), Role::Follower { leader: of, .. } if of == leader) {
+            return Ok(());
+        }
+        let offsets = log.offsets();
+        let own = log.end_offset_for_epoch(epoch);
+        let target = if epoch < 0 {
+            // Nothing in common: as in Kafka without epochs, what is above the high watermark goes.
+            offsets.high_watermark
+        } else if own.epoch == epoch {
+            end_offset.min(own.end_offset)
+        } else if own.end_offset >= 0 {
+            // The leader's epoch is not ours: ours ends earlier.
+            own.end_offset.min(end_offset)
+        } else {
+            end_offset
+        };
+        let target = target.clamp(offsets.local_log_start, offsets.log_end);
+        if target < offsets.high_watermark {
+            tracing::warn!(partition = %self.name(), to = target, high_watermark = offsets.high_watermark, "truncates below its high watermark");
+        }
+        tracing::info!(partition = %self.name(), from = offsets.log_end, to = target, "truncates to the leader's history");
+        log.truncate_to(target)?;
+        self.after_restart(&mut log);
+        Ok(())
+    }
+
+    /// Begins the log anew at `offset`, with the history up to it.
+    pub fn restart_from_leader(
+        &self,
+        leader: BrokerId,
+        offset: i64,
+        log_start: i64,
+        epochs: Vec<EpochEntry>,
+        producer_state: &Bytes,
+    ) -> Result<(), LogError> {
+        let mut log = self.log.lock();
+        if !matches!(*self.role.lock(), Role::Follower { leader: of, .. } if of == leader) {
+            return Ok(());
+        }
+        let aside = self.dir.path.join(format!("{}.{}-stray", self.name(), uuid::Uuid::new_v4().simple()));
+        let has_data = log.size_bytes() > 0;
+        log.restart_at(offset, log_start, epochs, producer_state, has_data.then_some(aside.as_path()))?;
+        self.after_restart(&mut log);
+        Ok(())
+    }
+
+    /// Mirrors follow a log whose end went back.
+    pub(super) fn after_restart(&self, log: &mut Log) {
+        let offsets = log.offsets();
+        self.durable_end.store(offsets.recovery_point.min(offsets.log_end), Ordering::Release);
+        self.high_watermark.store(offsets.high_watermark, Ordering::Release);
+    }
+
+    /// KIP-101's answer, under the lock.
+    pub(super) fn end_of_epoch(&self, log: &Log, epoch: i32) -> Option<(i32, i64)> {
+        let own = self.leader_epoch();
+        // An epoch is noted in the log with its first record; until then it begins at the end.
+        let latest = log.latest_epoch().unwrap_or(-1);
+        if epoch == own && latest < own {
+            return Some((own, log.offsets().log_end));
+        }
+        if epoch < own && epoch >= latest && latest >= 0 {
+            return Some((latest, log.offsets().log_end));
+        }
+        let end = log.end_offset_for_epoch(epoch);
+        (end.end_offset >= 0).then_some((end.epoch, end.end_offset))
+    }
+}
+
+/// `min.insync.replicas`, but never more than there are replicas.
+fn min_insync(log: &Log, leadership: &Leadership) -> usize {
+    let wanted = usize::try_from(log.config().min_insync_replicas).unwrap_or(1);
+    wanted.min(leadership.record().replicas.len()).max(1)
+}

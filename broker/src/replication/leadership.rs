@@ -1,0 +1,204 @@
+//! What the leader of a partition knows of its replicas: pure.
+//!
+//! Owns Kafka's rules for being in sync (KIP-16, `replica.lag.time.max.ms`) and for the high watermark.
+
+use std::collections::BTreeMap;
+
+use strandline_controller::record::PartitionRecord;
+use strandline_protocol::ids::BrokerId;
+
+/// One follower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Follower {
+    /// All below is durable there (exclusive); -1 = it has not fetched in this epoch.
+    durable_end: i64,
+    /// When it was last known to have everything, in ms.
+    caught_up_ms: i64,
+    /// Its last fetch, and the leader's end at that time.
+    fetched_ms: i64,
+    leader_end_then: i64,
+}
+
+/// A leadership of one epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leadership {
+    me: BrokerId,
+    /// The record that gave it, or the newest one since.
+    record: PartitionRecord,
+    /// The leader's log end when the epoch began: nobody is in sync below it.
+    begin_end: i64,
+    followers: BTreeMap<BrokerId, Follower>,
+    /// An in-sync set that the controller was asked for and has not answered.
+    asked: Option<Vec<BrokerId>>,
+}
+
+impl Leadership {
+    /// Begins with `record`, whose leader is `me`. Followers have a whole lag time to fetch.
+    pub fn begin(me: BrokerId, record: PartitionRecord, log_end: i64, now_ms: i64) -> Self {
+        let mut leadership = Leadership { me, record, begin_end: log_end, followers: BTreeMap::new(), asked: None };
+        leadership.follow_replicas(now_ms);
+        leadership
+    }
+
+    fn follow_replicas(&mut self, now_ms: i64) {
+        let new = Follower { durable_end: -1, caught_up_ms: now_ms, fetched_ms: now_ms, leader_end_then: -1 };
+        for id in self.record.replicas.iter().filter(|id| **id != self.me) {
+            self.followers.entry(*id).or_insert(new);
+        }
+        let replicas = &self.record.replicas;
+        self.followers.retain(|id, _| replicas.contains(id));
+    }
+
+    pub fn epoch(&self) -> i32 {
+        self.record.leader_epoch
+    }
+
+    pub fn record(&self) -> &PartitionRecord {
+        &self.record
+    }
+
+    /// In-sync replicas, the leader included.
+    pub fn in_sync(&self) -> usize {
+        self.record.isr.len()
+    }
+
+    /// Takes a newer record of the same epoch.
+    pub fn update(&mut self, record: &PartitionRecord, now_ms: i64) {
+        if record.partition_epoch > self.record.partition_epoch {
+            self.record = record.clone();
+            self.asked = None;
+            self.follow_replicas(now_ms);
+        }
+    }
+
+    /// The controller refused or did not answer: what was asked for is forgotten.
+    pub fn ask_failed(&mut self) {
+        self.asked = None;
+    }
+
+    /// A follower fetches from `offset` on: all below is durable there. False if it is no replica.
+    pub fn note_fetch(&mut self, id: BrokerId, offset: i64, leader_end: i64, now_ms: i64) -> bool {
+        let Some(follower) = self.followers.get_mut(&id) else { return false };
+        if offset >= leader_end {
+            follower.caught_up_ms = now_ms;
+        } else if follower.leader_end_then >= 0 && offset >= follower.leader_end_then {
+            follower.caught_up_ms = follower.caught_up_ms.max(follower.fetched_ms);
+        }
+        follower.durable_end = offset;
+        follower.fetched_ms = now_ms;
+        follower.leader_end_then = leader_end;
+        true
+    }
+
+    /// The least durable end of the in-sync set, and of who was asked to join it. Nothing moves while fewer than
+    /// `min_insync` are in sync: what is visible then could be lost (KIP-966).
+    pub fn high_watermark(&self, own_durable_end: i64, min_insync: usize) -> Option<i64> {
+        if self.record.isr.len() < min_insync.min(self.record.replicas.len()) {
+            return None;
+        }
+        let joining = self.asked.iter().flatten();
+        let ends = self.record.isr.iter().chain(joining).filter(|id| **id != self.me);
+        let others = ends.map(|id| self.followers.get(id).map_or(-1, |f| f.durable_end)).min();
+        Some(others.map_or(own_durable_end, |least| least.min(own_durable_end)))
+    }
+
+    /// The in-sync set to ask for, if it differs from what the controller holds: laggards out, who has caught up in.
+    /// Remembers it as asked.
+    pub fn change_isr(
+        &mut self,
+        high_watermark: i64,
+        leader_end: i64,
+        now_ms: i64,
+        lag_max_ms: i64,
+    ) -> Option<Vec<BrokerId>> {
+        if self.asked.is_some() {
+            return None;
+        }
+        let mut wanted: Vec<BrokerId> = self.record.isr.clone();
+        for (id, follower) in &self.followers {
+            let lags = follower.durable_end < leader_end && now_ms.saturating_sub(follower.caught_up_ms) > lag_max_ms;
+            let here = wanted.contains(id);
+            let caught_up = follower.durable_end >= high_watermark.max(self.begin_end);
+            if here && lags {
+                wanted.retain(|w| w != id);
+            } else if !here && caught_up && !lags {
+                wanted.push(*id);
+            }
+        }
+        if wanted == self.record.isr {
+            return None;
+        }
+        self.asked = Some(wanted.clone());
+        Some(wanted)
+    }
+
+    /// Whether somebody is in sync who may lag, or out of it.
+    pub fn has_followers(&self) -> bool {
+        !self.followers.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strandline_protocol::ids::TopicId;
+    use uuid::Uuid;
+
+    fn record(isr: &[BrokerId], partition_epoch: i32) -> PartitionRecord {
+        PartitionRecord {
+            topic_id: TopicId(Uuid::nil()),
+            partition: 0,
+            replicas: vec![1, 2, 3],
+            isr: isr.to_vec(),
+            leader: 1,
+            leader_epoch: 4,
+            partition_epoch,
+            adding: Vec::new(),
+            removing: Vec::new(),
+            elr: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_high_watermark_waits_for_everyone_in_sync() {
+        let mut leader = Leadership::begin(1, record(&[1, 2, 3], 0), 10, 0);
+        assert_eq!(leader.high_watermark(20, 1), Some(-1), "nobody has fetched yet");
+        leader.note_fetch(2, 20, 20, 5);
+        leader.note_fetch(3, 12, 20, 5);
+        assert_eq!(leader.high_watermark(20, 1), Some(12));
+        assert_eq!(leader.high_watermark(11, 1), Some(11), "nor does it pass what is durable here");
+        leader.update(&record(&[1, 2], 1), 6);
+        assert_eq!(leader.high_watermark(20, 1), Some(20));
+        assert_eq!(leader.high_watermark(20, 3), None, "too few are in sync");
+    }
+
+    #[test]
+    fn laggards_leave_and_come_back_when_they_have_caught_up() {
+        let mut leader = Leadership::begin(1, record(&[1, 2, 3], 0), 10, 0);
+        leader.note_fetch(2, 10, 10, 100);
+        leader.note_fetch(3, 10, 10, 100);
+        assert_eq!(leader.change_isr(10, 10, 10_000, 30), None, "who has everything does not lag, however long ago");
+        assert_eq!(leader.change_isr(10, 15, 120, 30), None, "not yet");
+        leader.note_fetch(2, 15, 15, 130);
+        assert_eq!(leader.change_isr(10, 15, 131, 30), Some(vec![1, 2]));
+        assert_eq!(leader.change_isr(10, 15, 132, 30), None, "asked already");
+        leader.update(&record(&[1, 2], 1), 133);
+        leader.note_fetch(3, 14, 15, 140);
+        assert_eq!(leader.change_isr(15, 15, 141, 30), None, "below the high watermark");
+        leader.note_fetch(3, 15, 16, 150);
+        assert_eq!(leader.change_isr(15, 16, 151, 30), Some(vec![1, 2, 3]));
+        assert_eq!(leader.high_watermark(16, 1), Some(15), "who was asked to join counts already");
+        leader.ask_failed();
+        leader.note_fetch(2, 16, 16, 152);
+        assert_eq!(leader.high_watermark(16, 1), Some(16));
+    }
+
+    #[test]
+    fn nobody_joins_below_the_begin_of_the_epoch() {
+        let mut leader = Leadership::begin(1, record(&[1], 0), 10, 0);
+        leader.note_fetch(2, 8, 10, 1);
+        assert_eq!(leader.change_isr(5, 10, 2, 30), None);
+        leader.note_fetch(2, 10, 10, 3);
+        assert_eq!(leader.change_isr(5, 10, 4, 30), Some(vec![1, 2]));
+    }
+}
