@@ -73,6 +73,24 @@ fn operation(api: ApiKey) -> Operation {
     }
 }
 
+/// What Kafka tells with INVALID_REQUEST when it has nothing better to say.
+const MALFORMED: &str = "This most likely occurs because of a request being malformed by the client library or the \
+                         message was sent to an incompatible broker. See the broker logs for more details.";
+/// "Not asked for" in `*_authorized_operations`.
+const OPERATIONS_OMITTED: i32 = i32::MIN;
+/// All that may be done to a topic, as bits of Kafka's `AclOperation` numbers: read, write, create, delete, alter,
+/// describe, describe configs, alter configs.
+const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// To the cluster: create, alter, describe, cluster action, describe configs, alter configs, idempotent write.
+const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+/// To a group: read, delete, describe, describe configs, alter configs.
+const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
+
+/// Without an authoriser everyone may do everything (`authorize`), if it was asked for.
+fn operations(asked: bool, all: i32) -> i32 {
+    if asked { all } else { OPERATIONS_OMITTED }
+}
+
 /// The handlers of one node.
 pub struct Api {
     broker: Arc<Broker>,

@@ -5,6 +5,7 @@
 //! [`EVICTION_MIN`] without use. All of it is memory: a restart makes clients begin again (FETCH_SESSION_ID_NOT_FOUND).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,7 @@ pub struct Told {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Partition {
     wanted: Wanted,
     told: Option<Told>,
 }
@@ -52,7 +53,7 @@ struct Entry {
 struct Session {
     epoch: i32,
     /// In the order of the next answer: what gave records goes to the end.
-    entries: Vec<Entry>,
+    entries: Vec<Partition>,
     used: Instant,
 }
 
@@ -100,6 +101,7 @@ impl FetchSessions {
     ) -> Result<Plan, ErrorCode> {
         const FINAL_EPOCH: i32 = -1;
         const INITIAL_EPOCH: i32 = 0;
+        let wanted = last_of_each(wanted);
         let mut sessions = self.sessions.lock();
         if epoch == FINAL_EPOCH || epoch == INITIAL_EPOCH {
             sessions.remove(&session_id);
@@ -116,6 +118,11 @@ impl FetchSessions {
         session.epoch = next_epoch(epoch);
         session.used = now;
         session.update(wanted, forgotten)?;
+        if session.entries.is_empty() {
+            // Nothing is left to tell: the session is over.
+            sessions.remove(&session_id);
+            return Ok(Plan { session_id: 0, incremental: false, wanted: Vec::new() });
+        }
         Ok(Plan { session_id, incremental: true, wanted: session.entries.iter().map(|e| e.wanted.clone()).collect() })
     }
 
@@ -143,6 +150,22 @@ impl FetchSessions {
     }
 }
 
+/// A partition that is asked for twice is wanted as said last, in the place of the first.
+fn last_of_each(wanted: Vec<Wanted>) -> Vec<Wanted> {
+    let mut places: HashMap<(TopicKey, i32), usize> = HashMap::with_capacity(wanted.len());
+    let mut kept: Vec<Wanted> = Vec::with_capacity(wanted.len());
+    for w in wanted {
+        match places.entry((w.topic.clone(), w.partition)) {
+            Entry::Occupied(place) => kept[*place.get()] = w,
+            Entry::Vacant(free) => {
+                free.insert(kept.len());
+                kept.push(w);
+            }
+        }
+    }
+    kept
+}
+
 fn open(
     sessions: &mut HashMap<i32, Session>,
     slots: usize,
@@ -163,28 +186,26 @@ fn open(
     while id == 0 || sessions.contains_key(&id) {
         id = random() & i32::MAX;
     }
-    let entries = wanted.iter().map(|w| Entry { wanted: w.clone(), told: None }).collect();
+    let entries = wanted.iter().map(|w| Partition { wanted: w.clone(), told: None }).collect();
     sessions.insert(id, Session { epoch: 1, entries, used: now });
     id
 }
 
 impl Session {
     fn update(&mut self, wanted: Vec<Wanted>, forgotten: &[(TopicKey, i32)]) -> Result<(), ErrorCode> {
-        if !forgotten.is_empty() {
-            let gone: std::collections::HashSet<_> = forgotten.iter().map(|(t, p)| (t, *p)).collect();
-            self.entries.retain(|e| !gone.contains(&(&e.wanted.topic, e.wanted.partition)));
-        }
-        if wanted.is_empty() {
-            return Ok(());
-        }
         let index: HashMap<(TopicKey, i32), usize> =
             self.entries.iter().enumerate().map(|(i, e)| ((e.wanted.topic.clone(), e.wanted.partition), i)).collect();
         for w in wanted {
             match index.get(&(w.topic.clone(), w.partition)) {
                 Some(i) => self.entries[*i].wanted = w,
-                None if self.entries.len() < PARTITIONS_MAX => self.entries.push(Entry { wanted: w, told: None }),
+                None if self.entries.len() < PARTITIONS_MAX => self.entries.push(Partition { wanted: w, told: None }),
                 None => return Err(ErrorCode::InvalidRequest),
             }
+        }
+        // What is both wanted and forgotten is forgotten.
+        if !forgotten.is_empty() {
+            let gone: std::collections::HashSet<_> = forgotten.iter().map(|(t, p)| (t, *p)).collect();
+            self.entries.retain(|e| !gone.contains(&(&e.wanted.topic, e.wanted.partition)));
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use strandline_log::config::LogConfig;
 use strandline_protocol::error_code::ErrorCode;
 
 use crate::broker::Broker;
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, server_synonyms};
 
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,8 @@ pub fn all(broker: &Broker, own: &BTreeMap<String, String>) -> Vec<TopicSetting>
         .iter()
         .map(|name| TopicSetting {
             name,
-            value: log.get(name).unwrap_or_default(),
+            // A topic's own is told as it was set: the order of a list is the user's.
+            value: own.get(*name).map(|v| v.trim().to_owned()).or_else(|| log.get(name)).unwrap_or_default(),
             source: if own.contains_key(*name) {
                 Source::Topic
             } else if broker.config.log_settings.contains_key(*name) {
@@ -62,6 +63,53 @@ pub fn all(broker: &Broker, own: &BTreeMap<String, String>) -> Vec<TopicSetting>
             },
         })
         .collect()
+}
+
+/// Kafka's `ConfigDef.Type` number of a topic setting, as in `ConfigResponse`.
+pub fn kind(name: &str) -> i8 {
+    const BOOLEAN: i8 = 1;
+    const STRING: i8 = 2;
+    const INT: i8 = 3;
+    const LONG: i8 = 5;
+    const DOUBLE: i8 = 6;
+    match name {
+        "cleanup.policy" => LIST,
+        "compression.type" | "message.timestamp.type" => STRING,
+        "min.cleanable.dirty.ratio" => DOUBLE,
+        "preallocate"
+        | "remote.log.copy.disable"
+        | "remote.log.delete.on.disable"
+        | "remote.storage.enable"
+        | "unclean.leader.election.enable" => BOOLEAN,
+        "compression.gzip.level"
+        | "compression.lz4.level"
+        | "compression.zstd.level"
+        | "index.interval.bytes"
+        | "max.message.bytes"
+        | "min.insync.replicas"
+        | "segment.bytes"
+        | "segment.index.bytes" => INT,
+        _ => LONG,
+    }
+}
+
+/// [`kind`] of a comma-separated list.
+pub const LIST: i8 = 7;
+
+/// Server keys that have no default of their own in Kafka, so that none is told.
+const WITHOUT_DEFAULT: [&str; 5] =
+    ["log.flush.interval.ms", "log.retention.ms", "log.roll.jitter.ms", "log.roll.ms", "remote.storage.enable"];
+
+/// Where else the value of a topic setting may come from, the strongest first: the server keys that are given, and the
+/// default of the first of them.
+pub fn server_values(config: &NodeConfig, name: &str) -> Vec<(&'static str, String, Source)> {
+    let keys: Vec<_> = server_synonyms().iter().filter(|s| s.topic == name).collect();
+    let given = keys.iter().filter_map(|s| Some((s.server, config.given.get(s.server)?.clone(), Source::StaticBroker)));
+    let mut values: Vec<_> = given.collect();
+    if let Some(first) = keys.first().filter(|s| !WITHOUT_DEFAULT.contains(&s.server)) {
+        values.push((first.server, LogConfig::default().get(name).unwrap_or_default(), Source::Default));
+    }
+    values
 }
 
 /// Refuses settings that a topic cannot have, alone or together.

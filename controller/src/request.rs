@@ -58,8 +58,8 @@ pub struct NewPartitions {
     pub name: String,
     /// Total count afterwards.
     pub count: i32,
-    /// Replicas of each new partition, or empty.
-    pub assignments: Vec<Vec<BrokerId>>,
+    /// Replicas of each new partition; `None` = where the controller places them.
+    pub assignments: Option<Vec<Vec<BrokerId>>>,
 }
 
 /// One key of IncrementalAlterConfigs.

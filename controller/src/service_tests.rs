@@ -103,7 +103,7 @@ async fn answers_survive_a_restart() {
     let outcomes = create(&handle, vec![topic("a_b", 12, 1), topic("x", 13, 1), topic("..", 14, 1)]).await;
     let expected = [ErrorCode::InvalidTopicException, ErrorCode::TopicAlreadyExists, ErrorCode::InvalidTopicException];
     assert_eq!(outcomes, expected.map(Some));
-    let grow = NewPartitions { name: "x".to_owned(), count: 4, assignments: vec![] };
+    let grow = NewPartitions { name: "x".to_owned(), count: 4, assignments: None };
     handle.request(Request::CreatePartitions { topics: vec![grow], validate_only: false }).await.unwrap();
     let change = AlterConfigs {
         resource: ResourceType::Topic,

@@ -17,7 +17,7 @@ pub const SEGMENT_BYTES_MIN: i64 = 1024 * 1024;
 pub enum ConfigError {
     #[error("unknown topic configuration {0}")]
     UnknownName(String),
-    #[error("invalid value {value} for {name}: {reason}")]
+    #[error("Invalid value {value} for configuration {name}: {reason}")]
     InvalidValue { name: String, value: String, reason: String },
     #[error("{0}")]
     Conflict(String),
@@ -134,28 +134,57 @@ impl Default for LogConfig {
     }
 }
 
+const COMPRESSION_TYPES: &str = "String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer";
+
 fn invalid(name: &str, value: &str, reason: impl Into<String>) -> ConfigError {
     ConfigError::InvalidValue { name: name.into(), value: value.into(), reason: reason.into() }
 }
 
 fn number(name: &str, value: &str, least: i64, most: i64) -> Result<i64, ConfigError> {
-    let parsed = value.trim().parse::<i64>().map_err(|_| invalid(name, value, "not a number"))?;
-    if parsed < least || parsed > most {
-        return Err(invalid(name, value, format!("must be between {least} and {most}")));
+    let parsed = value.trim().parse::<i64>().map_err(|_| invalid(name, value, "Not a number of type LONG"))?;
+    within(name, value, parsed, least, most)
+}
+
+fn within(name: &str, value: &str, parsed: i64, least: i64, most: i64) -> Result<i64, ConfigError> {
+    match parsed {
+        small if small < least => Err(invalid(name, value, format!("Value must be at least {least}"))),
+        large if large > most => Err(invalid(name, value, format!("Value must be no more than {most}"))),
+        fits => Ok(fits),
     }
-    Ok(parsed)
 }
 
 fn small(name: &str, value: &str, least: i32) -> Result<i32, ConfigError> {
-    let parsed = number(name, value, i64::from(least), i64::from(i32::MAX))?;
-    i32::try_from(parsed).map_err(|_| invalid(name, value, "out of range"))
+    level(name, value, least, i32::MAX)
+}
+
+fn level(name: &str, value: &str, least: i32, most: i32) -> Result<i32, ConfigError> {
+    let parsed = value.trim().parse::<i32>().map_err(|_| invalid(name, value, "Not a number of type INT"))?;
+    within(name, value, i64::from(parsed), i64::from(least), i64::from(most))?;
+    Ok(parsed)
+}
+
+fn gzip_level(name: &str, value: &str) -> Result<i32, ConfigError> {
+    match small(name, value, i32::MIN)? {
+        level @ (-1 | 1..=9) => Ok(level),
+        _ => Err(invalid(name, value, "Value must be between 1 and 9 or equal to -1")),
+    }
+}
+
+fn ratio(name: &str, value: &str) -> Result<f64, ConfigError> {
+    let parsed = value.trim().parse::<f64>().map_err(|_| invalid(name, value, "Not a number of type DOUBLE"))?;
+    match parsed {
+        small if small < 0.0 => Err(invalid(name, &format!("{small:?}"), "Value must be at least 0")),
+        fits if fits <= 1.0 => Ok(fits),
+        // Also what is no number.
+        large => Err(invalid(name, &format!("{large:?}"), "Value must be no more than 1")),
+    }
 }
 
 fn boolean(name: &str, value: &str) -> Result<bool, ConfigError> {
     match value.trim().to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err(invalid(name, value, "must be true or false")),
+        _ => Err(invalid(name, value, "Expected value to be either true or false")),
     }
 }
 
@@ -200,14 +229,14 @@ impl LogConfig {
         const MAX: i64 = i64::MAX;
         match name {
             "cleanup.policy" => self.cleanup_policy = cleanup_policy(value)?,
-            "compression.gzip.level" => self.compression_gzip_level = small(name, value, -1)?,
-            "compression.lz4.level" => self.compression_lz4_level = small(name, value, 1)?,
+            "compression.gzip.level" => self.compression_gzip_level = gzip_level(name, value)?,
+            "compression.lz4.level" => self.compression_lz4_level = level(name, value, 1, 17)?,
             "compression.zstd.level" => {
-                self.compression_zstd_level = small(name, value, -131_072)?;
+                self.compression_zstd_level = level(name, value, -131_072, 22)?;
             }
             "compression.type" => {
                 let found = CompressionType::NAMES.iter().find(|(n, _)| *n == value.trim());
-                self.compression_type = found.ok_or_else(|| invalid(name, value, "unknown compression type"))?.1;
+                self.compression_type = found.ok_or_else(|| invalid(name, value, COMPRESSION_TYPES))?.1;
             }
             "delete.retention.ms" => self.delete_retention_ms = number(name, value, 0, MAX)?,
             "file.delete.delay.ms" => self.file_delete_delay_ms = number(name, value, 0, MAX)?,
@@ -228,13 +257,11 @@ impl LogConfig {
                 self.message_timestamp_type = match value.trim() {
                     "CreateTime" => MessageTimestampType::CreateTime,
                     "LogAppendTime" => MessageTimestampType::LogAppendTime,
-                    _ => return Err(invalid(name, value, "must be CreateTime or LogAppendTime")),
+                    _ => return Err(invalid(name, value, "String must be one of: CreateTime, LogAppendTime")),
                 }
             }
             "min.cleanable.dirty.ratio" => {
-                let ratio = value.trim().parse::<f64>().ok().filter(|r| (0.0..=1.0).contains(r));
-                self.min_cleanable_dirty_ratio =
-                    ratio.ok_or_else(|| invalid(name, value, "must be between 0 and 1"))?;
+                self.min_cleanable_dirty_ratio = ratio(name, value)?;
             }
             "min.compaction.lag.ms" => self.min_compaction_lag_ms = number(name, value, 0, MAX)?,
             "min.insync.replicas" => self.min_insync_replicas = small(name, value, 1)?,
@@ -247,7 +274,7 @@ impl LogConfig {
             "retention.bytes" => self.retention_bytes = number(name, value, -1, MAX)?,
             "retention.ms" => self.retention_ms = number(name, value, -1, MAX)?,
             "segment.bytes" => {
-                self.segment_bytes = number(name, value, SEGMENT_BYTES_MIN, i64::from(i32::MAX))?;
+                self.segment_bytes = i64::from(small(name, value, SEGMENT_BYTES_MIN as i32)?);
             }
             "segment.index.bytes" => self.segment_index_bytes = small(name, value, 4)?,
             "segment.jitter.ms" => self.segment_jitter_ms = number(name, value, 0, MAX)?,
@@ -311,27 +338,32 @@ impl LogConfig {
 
     /// Checks what one value alone cannot tell (Kafka's `LogConfig.validateValues` and the KIP-405 and KIP-950 rules).
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let conflict = |text: &str| Err(ConfigError::Conflict(text.to_owned()));
         if self.min_compaction_lag_ms > self.max_compaction_lag_ms {
-            return conflict("min.compaction.lag.ms must not exceed max.compaction.lag.ms");
+            return Err(ConfigError::Conflict(format!(
+                "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
+                self.min_compaction_lag_ms, self.max_compaction_lag_ms
+            )));
         }
         if !self.remote_storage_enable {
             return Ok(());
         }
         if self.cleanup_policy.compact {
-            return conflict("remote.storage.enable and cleanup.policy=compact exclude each other");
+            let text = "Remote log storage only supports topics with cleanup.policy=delete or cleanup.policy being an \
+                        empty list.";
+            return Err(ConfigError::Conflict(text.to_owned()));
         }
         check_local("local.retention.ms", self.local_retention_ms, "retention.ms", self.retention_ms)?;
         check_local("local.retention.bytes", self.local_retention_bytes, "retention.bytes", self.retention_bytes)?;
         if self.remote_log_copy_disable {
-            let same_ms = self.local_retention_ms == AS_TOTAL_RETENTION || self.local_retention_ms == self.retention_ms;
-            let same_bytes =
-                self.local_retention_bytes == AS_TOTAL_RETENTION || self.local_retention_bytes == self.retention_bytes;
-            if !same_ms || !same_bytes {
-                return conflict(
-                    "with remote.log.copy.disable=true local.retention.ms and local.retention.bytes \
-                     must be -2 or equal to retention.ms and retention.bytes",
-                );
+            let pairs = [
+                ("retention.ms", self.local_retention_ms, self.retention_ms),
+                ("retention.bytes", self.local_retention_bytes, self.retention_bytes),
+            ];
+            if let Some((name, ..)) = pairs.iter().find(|(_, l, total)| *l != AS_TOTAL_RETENTION && l != total) {
+                return Err(ConfigError::Conflict(format!(
+                    "When `remote.log.copy.disable` is set to true, the `local.{name}` and `{name}` must be set to the \
+                     identical value because there will be no more logs copied to the remote storage."
+                )));
             }
         }
         Ok(())
@@ -363,11 +395,12 @@ fn check_local(local_name: &str, local: i64, name: &str, total: i64) -> Result<(
         return Ok(());
     }
     if local == NO_LIMIT {
-        let reason = format!("must not be -1 while {name} is {total}");
+        let reason = format!("Value must not be -1 as {name} value is set as {total}.");
         return Err(invalid(local_name, "-1", reason));
     }
     if local > total {
-        return Err(invalid(local_name, &local.to_string(), format!("must not exceed {name} {total}")));
+        let reason = format!("Value must not be more than {name} property value: {total}");
+        return Err(invalid(local_name, &local.to_string(), reason));
     }
     Ok(())
 }
@@ -379,7 +412,7 @@ fn cleanup_policy(value: &str) -> Result<CleanupPolicy, ConfigError> {
             "delete" => policy.delete = true,
             "compact" => policy.compact = true,
             "none" => {}
-            _ => return Err(invalid("cleanup.policy", value, "must be compact, delete or both")),
+            _ => return Err(invalid("cleanup.policy", part, "String must be one of: compact, delete")),
         }
     }
     Ok(policy)

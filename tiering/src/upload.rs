@@ -66,22 +66,26 @@ impl Uploader<'_> {
         let from = key.base_offset;
         let start = if from > segment.base_offset { self.find_start(segment, from).await? } else { 0 };
         let size_bytes = segment.size_bytes.saturating_sub(start);
-        let mut pieces = Pieces::new(from, segment.last_offset);
+        let pieces = Pieces::new(from, segment.last_offset);
         let name = self.prefix.full(&key.log());
-        if size_bytes <= CHUNK_BYTES {
-            let bytes = self.read(segment, start, size_bytes).await?;
-            pieces.add(&bytes)?;
+        let pieces = if size_bytes <= CHUNK_BYTES {
+            let (bytes, pieces) = self.read(segment, start, size_bytes, pieces).await?;
             self.store.put(&name, bytes).await?;
+            pieces
         } else {
             let mut upload = self.store.begin_multipart(&name).await?;
-            if let Err(error) = self.send_parts(segment, start, size_bytes, &name, &mut pieces, &mut upload).await {
-                // Best effort: what stays is collected like any other unreferenced key.
-                let aborted = self.store.once("abort upload", &name, 0, upload.abort()).await;
-                tracing::debug!(key = %name, aborted = aborted.is_ok(), "an upload failed half way");
-                return Err(error);
-            }
+            let pieces = match self.send_parts(segment, start, size_bytes, &name, pieces, &mut upload).await {
+                Ok(pieces) => pieces,
+                Err(error) => {
+                    // Best effort: what stays is collected like any other unreferenced key.
+                    let aborted = self.store.once("abort upload", &name, 0, upload.abort()).await;
+                    tracing::debug!(key = %name, aborted = aborted.is_ok(), "an upload failed half way");
+                    return Err(error);
+                }
+            };
             self.store.check_len(&name, size_bytes).await?;
-        }
+            pieces
+        };
         let entry = self.send_sidecar(segment, key, size_bytes, pieces).await?;
         self.metrics.copy_bytes.add(size_bytes);
         Ok(entry)
@@ -93,16 +97,16 @@ impl Uploader<'_> {
         start: u64,
         size_bytes: u64,
         name: &str,
-        pieces: &mut Pieces,
+        mut pieces: Pieces,
         upload: &mut Box<dyn MultipartUpload>,
-    ) -> Result<(), UploadError> {
+    ) -> Result<Pieces, UploadError> {
         // Tasks of their own, so that parts are sent while the next one is read; they end with this call.
         let mut in_flight = JoinSet::new();
         let mut sent = 0;
         while sent < size_bytes {
             let len = CHUNK_BYTES.min(size_bytes - sent);
-            let bytes = self.read(segment, start + sent, len).await?;
-            pieces.add(&bytes)?;
+            let bytes;
+            (bytes, pieces) = self.read(segment, start + sent, len, pieces).await?;
             let part = upload.put_part(bytes.into());
             let (store, name) = (Arc::clone(self.store), name.to_owned());
             let deadline_bytes = len * PARTS_IN_FLIGHT as u64;
@@ -117,7 +121,7 @@ impl Uploader<'_> {
             }
         }
         self.store.once("complete upload", name, size_bytes, upload.complete()).await?;
-        Ok(())
+        Ok(pieces)
     }
 
     async fn send_sidecar(
@@ -157,11 +161,22 @@ impl Uploader<'_> {
         })
     }
 
-    async fn read(&self, segment: &SegmentToCopy, offset: u64, len: u64) -> Result<Bytes, UploadError> {
+    /// Reads the next piece and looks at it, both on the tier's threads.
+    async fn read(
+        &self,
+        segment: &SegmentToCopy,
+        offset: u64,
+        len: u64,
+        mut pieces: Pieces,
+    ) -> Result<(Bytes, Pieces), UploadError> {
         let source = Arc::clone(&segment.source);
         let len = usize::try_from(len).map_err(io::Error::other)?;
-        let read = self.io.run(move || read_exact(&*source, offset, len)).await??;
-        Ok(read)
+        let read = move || {
+            let bytes = read_exact(&*source, offset, len)?;
+            pieces.add(&bytes)?;
+            Ok::<_, UploadError>((bytes, pieces))
+        };
+        self.io.run(read).await?
     }
 
     /// The position of the first batch that ends at or above `from`: where another replica's segment was cut.

@@ -1,34 +1,40 @@
 //! DescribeConfigs, AlterConfigs, IncrementalAlterConfigs, ListConfigResources.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use strandline_controller::decide::resulting_configs;
 use strandline_controller::record::ResourceType;
 use strandline_controller::request::{AlterConfigs, ConfigOp, Refused, Request, Response};
 use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::validate_topic_name;
 use strandline_protocol::messages::alter_configs_request::AlterConfigsRequest;
 use strandline_protocol::messages::alter_configs_response::{AlterConfigsResourceResponse, AlterConfigsResponse};
 use strandline_protocol::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
 use strandline_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
 };
-use strandline_protocol::messages::incremental_alter_configs_request::IncrementalAlterConfigsRequest;
+use strandline_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 use strandline_protocol::messages::incremental_alter_configs_response::{
     AlterConfigsResourceResponse as IncrementalResourceResponse, IncrementalAlterConfigsResponse,
 };
 use strandline_protocol::messages::list_config_resources_request::ListConfigResourcesRequest;
 use strandline_protocol::messages::list_config_resources_response::{ConfigResource, ListConfigResourcesResponse};
 
-use super::Call;
+use super::{Call, MALFORMED};
 use crate::broker::Broker;
-use crate::topic_configs::{self, Source};
+use crate::topic_configs::{self, Source, TopicSetting};
 
 /// Kafka's `ConfigSource` numbers.
 const TOPIC_CONFIG: i8 = 1;
 const DYNAMIC_BROKER_CONFIG: i8 = 2;
 const STATIC_BROKER_CONFIG: i8 = 4;
 const DEFAULT_CONFIG: i8 = 5;
+/// Kafka's `ConfigResource.Type`s that have no settings here.
+const BROKER_LOGGER: i8 = 8;
+const CLIENT_METRICS: i8 = 16;
 
 pub(super) async fn describe(
     broker: Arc<Broker>,
@@ -46,7 +52,8 @@ pub(super) async fn describe(
             };
             DescribeConfigsResult {
                 error_code: refused.as_ref().map_or(ErrorCode::None, |r| r.code).code(),
-                error_message: refused.map(|r| r.message),
+                // Kafka tells an empty text where nothing is wrong.
+                error_message: Some(refused.map_or_else(String::new, |r| r.message)),
                 resource_type: resource.resource_type,
                 resource_name: resource.resource_name.clone(),
                 configs,
@@ -64,25 +71,17 @@ fn describe_one(
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
     let image = broker.image();
     let name = resource.resource_name.as_str();
-    let all = match resource_type(resource.resource_type)? {
+    let kind = ResourceType::from_id(resource.resource_type)
+        .ok_or_else(|| Refused::new(ErrorCode::InvalidRequest, MALFORMED))?;
+    let all = match kind {
         ResourceType::Topic => {
+            check_topic_name(name)?;
             if image.topic(name).is_none() {
-                let message = format!("The topic '{name}' does not exist.");
-                return Err(Refused::new(ErrorCode::UnknownTopicOrPartition, message));
+                return Err(Refused::new(ErrorCode::UnknownTopicOrPartition, ""));
             }
             let none = BTreeMap::new();
             let own = image.configs(ResourceType::Topic, name).map_or(&none, |m| m);
-            topic_configs::all(broker, own)
-                .into_iter()
-                .map(|c| {
-                    let source = match c.source {
-                        Source::Topic => TOPIC_CONFIG,
-                        Source::StaticBroker => STATIC_BROKER_CONFIG,
-                        Source::Default => DEFAULT_CONFIG,
-                    };
-                    entry(c.name, Some(c.value), source, false, synonyms)
-                })
-                .collect()
+            topic_configs::all(broker, own).into_iter().map(|c| topic_entry(broker, c, synonyms)).collect()
         }
         ResourceType::Broker => describe_broker(broker, name, synonyms)?,
         ResourceType::Group => {
@@ -100,6 +99,43 @@ fn describe_one(
     })
 }
 
+fn check_topic_name(name: &str) -> Result<(), Refused> {
+    validate_topic_name(name).map_err(|invalid| Refused::new(ErrorCode::InvalidTopicException, invalid.to_string()))
+}
+
+fn source_number(source: Source) -> i8 {
+    match source {
+        Source::Topic => TOPIC_CONFIG,
+        Source::StaticBroker => STATIC_BROKER_CONFIG,
+        Source::Default => DEFAULT_CONFIG,
+    }
+}
+
+fn topic_entry(broker: &Broker, setting: TopicSetting, synonyms: bool) -> DescribeConfigsResourceResult {
+    let mut others = Vec::new();
+    if synonyms {
+        if setting.source == Source::Topic {
+            others.push((setting.name, setting.value.clone(), Source::Topic));
+        }
+        others.extend(topic_configs::server_values(&broker.config, setting.name));
+    }
+    let synonyms = others.into_iter().map(|(name, value, source)| DescribeConfigsSynonym {
+        name: name.to_owned(),
+        value: Some(value),
+        source: source_number(source),
+        ..Default::default()
+    });
+    DescribeConfigsResourceResult {
+        name: setting.name.to_owned(),
+        config_type: topic_configs::kind(setting.name),
+        value: Some(setting.value),
+        config_source: source_number(setting.source),
+        synonyms: synonyms.collect(),
+        documentation: None,
+        ..Default::default()
+    }
+}
+
 fn describe_broker(broker: &Broker, name: &str, synonyms: bool) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
     let image = broker.image();
     let dynamic = |name: &str| {
@@ -108,7 +144,11 @@ fn describe_broker(broker: &Broker, name: &str, synonyms: bool) -> Result<Vec<De
     };
     let mut entries = BTreeMap::new();
     if !name.is_empty() {
-        if name.parse() != Ok(broker.config.node_id) {
+        let Ok(id) = name.parse::<i32>() else {
+            let message = format!("Broker id must be an integer, but it is: {name}");
+            return Err(Refused::new(ErrorCode::InvalidRequest, message));
+        };
+        if id != broker.config.node_id {
             let message = format!(
                 "Unexpected broker id, expected {} or empty string, but received {name}",
                 broker.config.node_id
@@ -149,20 +189,20 @@ fn entry(
     };
     DescribeConfigsResourceResult {
         name: name.to_owned(),
-        config_type: config_type(name, value.as_deref()),
+        config_type: config_type(value.as_deref()),
         value,
         read_only,
         config_source: source,
         is_sensitive: sensitive,
         synonyms,
+        documentation: None,
         ..Default::default()
     }
 }
 
 /// Kafka's `ConfigDef.Type` number, told from the value: 1 boolean, 2 string, 5 long, 6 double.
-fn config_type(name: &str, value: Option<&str>) -> i8 {
+fn config_type(value: Option<&str>) -> i8 {
     match value {
-        _ if name == "cleanup.policy" => 7,
         Some("true" | "false") => 1,
         Some(v) if v.parse::<i64>().is_ok() => 5,
         Some(v) if v.parse::<f64>().is_ok() => 6,
@@ -172,7 +212,7 @@ fn config_type(name: &str, value: Option<&str>) -> i8 {
 
 fn resource_type(id: i8) -> Result<ResourceType, Refused> {
     ResourceType::from_id(id)
-        .ok_or_else(|| Refused::new(ErrorCode::InvalidRequest, format!("Unsupported resource type: {id}")))
+        .ok_or_else(|| Refused::new(ErrorCode::InvalidRequest, format!("Unknown resource type {id}")))
 }
 
 pub(super) async fn alter_incrementally(
@@ -180,27 +220,16 @@ pub(super) async fn alter_incrementally(
     _call: Call,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
+    let repeated = repeated(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
     let wanted: Vec<Result<AlterConfigs, Refused>> = request
         .resources
         .iter()
         .map(|resource| {
+            refuse_repeated(repeated.contains(&(resource.resource_type, resource.resource_name.as_str())))?;
             let mut ops = BTreeMap::new();
             for config in &resource.configs {
-                let value = || config.value.clone().unwrap_or_default();
-                let op = match config.config_operation {
-                    0 => ConfigOp::Set(value()),
-                    1 => ConfigOp::Delete,
-                    2 => ConfigOp::Append(value()),
-                    3 => ConfigOp::Subtract(value()),
-                    other => {
-                        let message = format!("Unknown alter operation {other} for config {}", config.name);
-                        return Err(Refused::new(ErrorCode::InvalidRequest, message));
-                    }
-                };
-                if ops.insert(config.name.clone(), op).is_some() {
-                    let message = format!("Error due to duplicate config keys: {}", config.name);
-                    return Err(Refused::new(ErrorCode::InvalidRequest, message));
-                }
+                let op = operation(&broker, resource, config)?;
+                refuse_repeated_key(ops.insert(config.name.clone(), op).is_some())?;
             }
             checked(&broker, resource.resource_type, &resource.resource_name, ops, false)
         })
@@ -221,13 +250,79 @@ pub(super) async fn alter_incrementally(
     IncrementalAlterConfigsResponse { responses, ..Default::default() }
 }
 
+/// What comes more than once.
+fn repeated<'a>(all: impl Iterator<Item = (i8, &'a str)>) -> BTreeSet<(i8, &'a str)> {
+    let mut seen = BTreeSet::new();
+    all.filter(|one| !seen.insert(*one)).collect()
+}
+
+fn refuse_repeated(repeated: bool) -> Result<(), Refused> {
+    if repeated {
+        return Err(Refused::new(ErrorCode::InvalidRequest, "Each resource must appear at most once."));
+    }
+    Ok(())
+}
+
+fn refuse_repeated_key(repeated: bool) -> Result<(), Refused> {
+    if repeated {
+        return Err(Refused::new(ErrorCode::InvalidRequest, "Error due to duplicate config keys"));
+    }
+    Ok(())
+}
+
+fn null_value(key: &str) -> Refused {
+    Refused::new(ErrorCode::InvalidRequest, format!("Null value not supported for : {key}"))
+}
+
+/// One change of a key. A list that the topic does not have itself is changed from its default.
+fn operation(broker: &Broker, resource: &AlterConfigsResource, config: &AlterableConfig) -> Result<ConfigOp, Refused> {
+    let key = config.name.as_str();
+    let value = || config.value.clone().ok_or_else(|| null_value(key));
+    let list = |verb: &str| {
+        let topic = resource.resource_type == ResourceType::Topic.id();
+        if topic && topic_configs::kind(key) != topic_configs::LIST {
+            let message = format!("Can't {verb} to key {key} because its type is not LIST.");
+            return Err(Refused::new(ErrorCode::InvalidConfig, message));
+        }
+        let image = broker.image();
+        let own = image.configs(ResourceType::Topic, &resource.resource_name);
+        let inherited = topic && !own.is_some_and(|own| own.contains_key(key));
+        Ok(inherited.then(|| broker.config.log_defaults.get(key)).flatten())
+    };
+    match config.config_operation {
+        0 => Ok(ConfigOp::Set(value()?)),
+        1 => Ok(ConfigOp::Delete),
+        2 => {
+            let (inherited, value) = (list("APPEND")?, value()?);
+            Ok(ConfigOp::Append(inherited.map_or_else(|| value.clone(), |old| format!("{old},{value}"))))
+        }
+        3 => {
+            let (inherited, value) = (list("SUBTRACT")?, value()?);
+            let rest = |old: String| {
+                let kept = old.split(',').filter(|one| !value.split(',').any(|gone| gone.trim() == *one));
+                kept.collect::<Vec<_>>().join(",")
+            };
+            Ok(inherited.map_or_else(|| ConfigOp::Subtract(value.clone()), |old| ConfigOp::Set(rest(old))))
+        }
+        other => {
+            let message = format!("Unknown alter operation {other} for config {key}");
+            Err(Refused::new(ErrorCode::InvalidRequest, message))
+        }
+    }
+}
+
 pub(super) async fn alter(broker: Arc<Broker>, _call: Call, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let repeated = repeated(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
     let wanted: Vec<Result<AlterConfigs, Refused>> = request
         .resources
         .iter()
         .map(|resource| {
-            let set = |value: &Option<String>| value.clone().map_or(ConfigOp::Delete, ConfigOp::Set);
-            let ops = resource.configs.iter().map(|c| (c.name.clone(), set(&c.value))).collect();
+            refuse_repeated(repeated.contains(&(resource.resource_type, resource.resource_name.as_str())))?;
+            let mut ops = BTreeMap::new();
+            for config in &resource.configs {
+                let value = config.value.clone().ok_or_else(|| null_value(&config.name))?;
+                refuse_repeated_key(ops.insert(config.name.clone(), ConfigOp::Set(value)).is_some())?;
+            }
             checked(&broker, resource.resource_type, &resource.resource_name, ops, true)
         })
         .collect();
@@ -256,25 +351,58 @@ fn checked(
     replace_all: bool,
 ) -> Result<AlterConfigs, Refused> {
     let change = AlterConfigs { resource: resource_type(resource)?, name: name.to_owned(), ops, replace_all };
-    if change.resource == ResourceType::Topic {
-        let image = broker.image();
-        if image.topic(name).is_none() {
-            let message = format!("The topic '{name}' does not exist.");
-            return Err(Refused::new(ErrorCode::UnknownTopicOrPartition, message));
-        }
-        let before = topic_configs::of_topic(&broker.config, &image, name);
-        let after = resulting_configs(&image, &change);
-        topic_configs::check(broker, name, &after)?;
-        let after = topic_configs::effective(&broker.config, Some(&after));
-        if before.remote_storage_enable && !after.remote_storage_enable && !after.remote_log_delete_on_disable {
-            let message = "It is invalid to disable remote storage without deleting remote data. If you want to keep \
-                           the remote data and turn to read only, please set `remote.storage.enable=true,\
-                           remote.log.copy.disable=true`. If you want to disable remote storage and delete all remote \
-                           data, please set `remote.storage.enable=false,remote.log.delete.on.disable=true`.";
-            return Err(Refused::new(ErrorCode::InvalidConfig, message));
-        }
+    match change.resource {
+        ResourceType::Topic => check_topic_change(broker, &change)?,
+        ResourceType::Broker => check_broker_change(broker, &change)?,
+        ResourceType::Group => {}
     }
     Ok(change)
+}
+
+fn check_topic_change(broker: &Broker, change: &AlterConfigs) -> Result<(), Refused> {
+    let (image, name) = (broker.image(), change.name.as_str());
+    if name.is_empty() {
+        return Err(Refused::new(ErrorCode::InvalidRequest, "Default topic resources are not allowed."));
+    }
+    check_topic_name(name)?;
+    if image.topic(name).is_none() {
+        let message = format!("The topic '{name}' does not exist.");
+        return Err(Refused::new(ErrorCode::UnknownTopicOrPartition, message));
+    }
+    let before = topic_configs::of_topic(&broker.config, &image, name);
+    let after = resulting_configs(&image, change);
+    topic_configs::check(broker, name, &after)?;
+    let after = topic_configs::effective(&broker.config, Some(&after));
+    if before.remote_storage_enable && !after.remote_storage_enable && !after.remote_log_delete_on_disable {
+        let message = "It is invalid to disable remote storage without deleting remote data. If you want to keep \
+                       the remote data and turn to read only, please set `remote.storage.enable=true,\
+                       remote.log.copy.disable=true`. If you want to disable remote storage and delete all remote \
+                       data, please set `remote.storage.enable=false,remote.log.delete.on.disable=true`.";
+        return Err(Refused::new(ErrorCode::InvalidConfig, message));
+    }
+    Ok(())
+}
+
+/// A broker's settings are read at its start: none is changed while it runs, and what was stored may only be taken away.
+fn check_broker_change(broker: &Broker, change: &AlterConfigs) -> Result<(), Refused> {
+    if !change.name.is_empty() {
+        let Ok(id) = change.name.parse::<i32>() else {
+            let message = format!("Node id must be an integer, but it is: {}", change.name);
+            return Err(Refused::new(ErrorCode::InvalidRequest, message));
+        };
+        if id != broker.config.node_id {
+            let message =
+                format!("Unexpected broker id, expected {}, but received {}", broker.config.node_id, change.name);
+            return Err(Refused::new(ErrorCode::InvalidRequest, message));
+        }
+    }
+    let fixed: Vec<&str> =
+        change.ops.iter().filter(|(_, op)| **op != ConfigOp::Delete).map(|(key, _)| key.as_str()).collect();
+    if fixed.is_empty() {
+        return Ok(());
+    }
+    let message = format!("Cannot update these configs dynamically: [{}]", fixed.join(", "));
+    Err(Refused::new(ErrorCode::InvalidRequest, message))
 }
 
 async fn carry_out(
@@ -299,12 +427,27 @@ async fn carry_out(
 
 pub(super) async fn list_resources(
     broker: Arc<Broker>,
-    _call: Call,
+    call: Call,
     request: ListConfigResourcesRequest,
 ) -> ListConfigResourcesResponse {
+    // Version 0 lists client metrics subscriptions alone, of which there are none here.
+    if call.version == 0 {
+        return ListConfigResourcesResponse::default();
+    }
+    if request.resource_types.iter().any(|t| ![2, 4, BROKER_LOGGER, CLIENT_METRICS, 32].contains(t)) {
+        let error_code = ErrorCode::UnsupportedVersion.code();
+        return ListConfigResourcesResponse { error_code, ..Default::default() };
+    }
     let image = broker.image();
     let wanted = |t: ResourceType| request.resource_types.is_empty() || request.resource_types.contains(&t.id());
     let mut config_resources = Vec::new();
+    if request.resource_types.is_empty() || request.resource_types.contains(&BROKER_LOGGER) {
+        config_resources.extend(image.brokers.keys().map(|id| ConfigResource {
+            resource_name: id.to_string(),
+            resource_type: BROKER_LOGGER,
+            ..Default::default()
+        }));
+    }
     let mut push = |t: ResourceType, name: String| {
         config_resources.push(ConfigResource { resource_name: name, resource_type: t.id(), ..Default::default() });
     };

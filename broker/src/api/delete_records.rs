@@ -20,7 +20,8 @@ pub(super) async fn handle(broker: Arc<Broker>, _call: Call, request: DeleteReco
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let deadline = tokio::time::Instant::now() + timeout;
     let mut topics = Vec::new();
-    for topic in &request.topics {
+    // A topic of which nothing is asked is not answered.
+    for topic in request.topics.iter().filter(|t| !t.partitions.is_empty()) {
         let id = broker.image().topic(&topic.name).map(|t| t.id);
         let mut partitions = Vec::new();
         for asked in &topic.partitions {

@@ -34,7 +34,7 @@ pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: FetchReques
     let plan = match plan(&broker, &call, &request) {
         Ok(plan) => plan,
         Err(code) => {
-            return FetchResponse { error_code: code.code(), session_id: request.session_id, ..Default::default() };
+            return FetchResponse { error_code: code.code(), session_id: 0, ..Default::default() };
         }
     };
     let limits = ReadLimits {
@@ -263,6 +263,7 @@ fn partition_data(call: &Call, f: Found) -> PartitionData {
             high_watermark: -1,
             last_stable_offset: -1,
             log_start_offset: -1,
+            aborted_transactions: None,
             preferred_read_replica: -1,
             records: Some(Records::Parts(Rope::default())),
             ..Default::default()

@@ -3,7 +3,7 @@
 //! Owns the mapping of requests of every version to the coordinator, and of topic ids to names. Decides nothing about
 //! groups (`group`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use strandline_controller::image::MetadataImage;
@@ -44,7 +44,7 @@ use strandline_protocol::messages::sync_group_request::SyncGroupRequest;
 use strandline_protocol::messages::sync_group_response::SyncGroupResponse;
 use uuid::Uuid;
 
-use super::Call;
+use super::{Call, GROUP_OPERATIONS, MALFORMED, operations};
 use crate::auto_topics::CONSUMER_OFFSETS;
 use crate::broker::Broker;
 use crate::group::{Commit, CommitPartition, GroupSnapshot, JoinGroup, OffsetsByTopic, Protocol, SyncGroup};
@@ -81,6 +81,7 @@ pub(super) async fn find_coordinator(
         let error_message = match code {
             ErrorCode::None if call.version >= 4 => String::new(),
             ErrorCode::None => ErrorCode::None.name().to_owned(),
+            ErrorCode::InvalidRequest => MALFORMED.to_owned(),
             code => code.message(),
         };
         Coordinator {
@@ -392,6 +393,9 @@ pub(super) async fn offset_delete(
     _call: Call,
     request: OffsetDeleteRequest,
 ) -> OffsetDeleteResponse {
+    if request.group_id.is_empty() {
+        return OffsetDeleteResponse { error_code: ErrorCode::InvalidGroupId.code(), ..Default::default() };
+    }
     let image = broker.image();
     let exists = |name: &str, partition: i32| {
         image.topic(name).is_some_and(|topic| (0..topic.partition_count).contains(&partition))
@@ -440,9 +444,12 @@ pub(super) async fn describe(
     call: Call,
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
+    let asked = request.include_authorized_operations;
     let groups = request.groups.into_iter().map(|group_id| match broker.groups.describe(&group_id) {
         Err(code) => DescribedGroup { error_code: code.code(), group_id, ..Default::default() },
-        Ok(Some(group)) => described(group),
+        Ok(Some(group)) => {
+            DescribedGroup { authorized_operations: operations(asked, GROUP_OPERATIONS), ..described(group) }
+        }
         // Up to version 5 a group that does not exist is a dead one.
         Ok(None) => {
             let (code, message) = if call.version >= 6 {
@@ -455,6 +462,7 @@ pub(super) async fn describe(
                 error_message: message,
                 group_id,
                 group_state: crate::group::State::Dead.name().to_owned(),
+                authorized_operations: operations(asked && code == ErrorCode::None, GROUP_OPERATIONS),
                 ..Default::default()
             }
         }
@@ -485,7 +493,9 @@ fn described(group: GroupSnapshot) -> DescribedGroup {
 
 pub(super) async fn delete(broker: Arc<Broker>, _call: Call, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
-    for group_id in request.groups_names {
+    let mut seen = BTreeSet::new();
+    // A group that is named twice is answered once.
+    for group_id in request.groups_names.into_iter().filter(|id| seen.insert(id.clone())) {
         let code = broker.groups.delete(&group_id).await.err().unwrap_or(ErrorCode::None);
         results.push(DeletableGroupResult { group_id, error_code: code.code() });
     }

@@ -1,5 +1,6 @@
 //! ListOffsets over both tiers, and OffsetForLeaderEpoch.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use strandline_protocol::error_code::ErrorCode;
@@ -28,11 +29,16 @@ const NOT_FOUND: TimestampedOffset = TimestampedOffset { offset: -1, timestamp: 
 
 pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let mut topics = Vec::new();
-    for topic in &request.topics {
+    // A topic of which nothing is asked is not answered.
+    for topic in request.topics.iter().filter(|t| !t.partitions.is_empty()) {
         let id = broker.image().topic(&topic.name).map(|t| t.id);
         let mut partitions = Vec::new();
-        for asked in &topic.partitions {
+        let (mut seen, mut repeated) = (BTreeSet::new(), BTreeSet::new());
+        repeated.extend(topic.partitions.iter().map(|p| p.partition_index).filter(|p| !seen.insert(*p)));
+        let mut answered = BTreeSet::new();
+        for asked in topic.partitions.iter().filter(|p| answered.insert(p.partition_index)) {
             let outcome = match id.ok_or(ErrorCode::UnknownTopicOrPartition) {
+                _ if repeated.contains(&asked.partition_index) => Err(ErrorCode::InvalidRequest),
                 Err(code) => Err(code),
                 Ok(id) => match broker.partitions.leading(id, asked.partition_index) {
                     Err(code) => Err(code),

@@ -1,5 +1,6 @@
 //! Metadata, DescribeCluster and DescribeTopicPartitions, from the image alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use strandline_controller::image::{MetadataImage, TopicImage};
@@ -18,12 +19,9 @@ use strandline_protocol::messages::metadata_response::{
     MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 
-use super::Call;
+use super::{CLUSTER_OPERATIONS, Call, OPERATIONS_OMITTED, TOPIC_OPERATIONS, operations};
 use crate::auto_topics::{is_internal, may_auto_create};
 use crate::broker::Broker;
-
-/// "Not asked for" in `*_authorized_operations`.
-const OPERATIONS_OMITTED: i32 = i32::MIN;
 
 pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: MetadataRequest) -> MetadataResponse {
     let image = broker.image();
@@ -32,17 +30,28 @@ pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: MetadataReq
         None => true,
         Some(topics) => call.version == 0 && topics.is_empty(),
     };
+    if let Some(refused) = refuse_ids(call.version, &request) {
+        return refused;
+    }
     let mut topics = Vec::new();
     if all {
         topics.extend(image.topic_ids.values().filter_map(|id| image.live_topic(*id)).map(|t| describe(&image, t)));
     } else {
+        let mut seen = BTreeSet::new();
         for wanted in request.topics.iter().flatten() {
             let id = TopicId(wanted.topic_id);
+            // A topic that is named twice is told once.
+            if !seen.insert((&wanted.name, wanted.name.is_none().then_some(id))) {
+                continue;
+            }
             topics.push(match &wanted.name {
                 Some(name) => by_name(&broker, &image, name, request.allow_auto_topic_creation).await,
                 None => by_id(&image, id),
             });
         }
+    }
+    for topic in &mut topics {
+        topic.topic_authorized_operations = operations(request.include_topic_authorized_operations, TOPIC_OPERATIONS);
     }
     MetadataResponse {
         brokers: alive(&image)
@@ -57,9 +66,27 @@ pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: MetadataReq
         cluster_id: image.cluster_id.as_ref().map(ToString::to_string),
         controller_id: controller_id(&broker, &image),
         topics,
-        cluster_authorized_operations: OPERATIONS_OMITTED,
+        cluster_authorized_operations: operations(request.include_cluster_authorized_operations, CLUSTER_OPERATIONS),
         ..Default::default()
     }
+}
+
+/// Versions 10 and 11 have a place for topic ids, but only later ones take them.
+fn refuse_ids(version: i16, request: &MetadataRequest) -> Option<MetadataResponse> {
+    let topics = request.topics.as_ref()?;
+    let with_id = topics.iter().any(|t| t.name.is_none() || !t.topic_id.is_nil());
+    if version >= 12 || !with_id {
+        return None;
+    }
+    let code = ErrorCode::InvalidRequest;
+    let topics = topics.iter().map(|t| failed(Some(t.name.clone().unwrap_or_default()), TopicId(t.topic_id), code));
+    Some(MetadataResponse {
+        topics: topics.collect(),
+        controller_id: -1,
+        cluster_authorized_operations: OPERATIONS_OMITTED,
+        error_code: code.code(),
+        ..Default::default()
+    })
 }
 
 /// Unfenced brokers with the endpoint of the client listener.
@@ -150,13 +177,19 @@ pub(super) async fn describe_cluster(
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     const BROKERS: i8 = 1;
+    const CONTROLLERS: i8 = 2;
     let image = broker.image();
     if request.endpoint_type != BROKERS {
+        let (code, message) = if request.endpoint_type == CONTROLLERS {
+            let message = "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type \
+                           CONTROLLER";
+            (ErrorCode::MismatchedEndpointType, message.to_owned())
+        } else {
+            (ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {}", request.endpoint_type))
+        };
         return DescribeClusterResponse {
-            error_code: ErrorCode::MismatchedEndpointType.code(),
-            error_message: Some(
-                "This is a broker endpoint; use --bootstrap-server, not --bootstrap-controller.".to_owned(),
-            ),
+            error_code: code.code(),
+            error_message: Some(message),
             endpoint_type: BROKERS,
             cluster_authorized_operations: OPERATIONS_OMITTED,
             ..Default::default()
@@ -175,9 +208,17 @@ pub(super) async fn describe_cluster(
                 ..Default::default()
             })
             .collect(),
-        cluster_authorized_operations: OPERATIONS_OMITTED,
+        cluster_authorized_operations: operations(request.include_cluster_authorized_operations, CLUSTER_OPERATIONS),
         ..Default::default()
     }
+}
+
+/// A cursor must be in what is asked for.
+fn bad_cursor(request: &DescribeTopicPartitionsRequest) -> bool {
+    request.cursor.as_ref().is_some_and(|cursor| {
+        let named = request.topics.iter().any(|t| t.name == cursor.topic_name);
+        cursor.partition_index < 0 || (!request.topics.is_empty() && !named)
+    })
 }
 
 /// Topics in name order, from the cursor on, up to the limit (KIP-966).
@@ -187,6 +228,15 @@ pub(super) async fn describe_topic_partitions(
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     const PARTITIONS_MAX: usize = 2000;
+    if bad_cursor(&request) {
+        let refused = request.topics.into_iter().map(|t| DescribeTopicPartitionsResponseTopic {
+            error_code: ErrorCode::InvalidRequest.code(),
+            name: Some(t.name),
+            topic_authorized_operations: OPERATIONS_OMITTED,
+            ..Default::default()
+        });
+        return DescribeTopicPartitionsResponse { topics: refused.collect(), ..Default::default() };
+    }
     let image = broker.image();
     let mut names: Vec<String> = if request.topics.is_empty() {
         image.topic_ids.keys().map(ToString::to_string).collect()
@@ -208,10 +258,14 @@ pub(super) async fn describe_topic_partitions(
             break;
         }
         let Some(topic) = image.topic(&name) else {
+            let code = match validate_topic_name(&name) {
+                Ok(()) => ErrorCode::UnknownTopicOrPartition,
+                Err(_) => ErrorCode::InvalidTopicException,
+            };
             response.topics.push(DescribeTopicPartitionsResponseTopic {
-                error_code: ErrorCode::UnknownTopicOrPartition.code(),
+                error_code: code.code(),
                 name: Some(name),
-                topic_authorized_operations: OPERATIONS_OMITTED,
+                topic_authorized_operations: TOPIC_OPERATIONS,
                 ..Default::default()
             });
             continue;
@@ -226,7 +280,7 @@ pub(super) async fn describe_topic_partitions(
             topic_id: topic.id.0,
             is_internal: described.is_internal,
             partitions,
-            topic_authorized_operations: OPERATIONS_OMITTED,
+            topic_authorized_operations: TOPIC_OPERATIONS,
             ..Default::default()
         });
         if next < topic.partition_count {

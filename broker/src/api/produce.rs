@@ -15,6 +15,7 @@ use strandline_protocol::messages::produce_request::{PartitionProduceData, Produ
 use strandline_protocol::messages::produce_response::{
     PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
+use strandline_protocol::record_batch::BatchHeader;
 use strandline_protocol::rope::Records;
 
 use super::{Call, respond};
@@ -56,7 +57,8 @@ fn append_all(broker: &Arc<Broker>, call: &Call, request: ProduceRequest) -> Vec
     let refused = refuse_all(&request);
     let now_ms = clock::now_ms();
     let mut topics = Vec::with_capacity(request.topic_data.len());
-    for topic in request.topic_data {
+    // A topic without data is not answered.
+    for topic in request.topic_data.into_iter().filter(|t| !t.partition_data.is_empty()) {
         let known = resolve(broker, call.version, &topic);
         let parts = topic
             .partition_data
@@ -85,8 +87,16 @@ fn refuse_all(request: &ProduceRequest) -> Option<ErrorCode> {
     if !(-1..=1).contains(&request.acks) {
         return Some(ErrorCode::InvalidRequiredAcks);
     }
-    // Transactions are not served yet; no transactional id is ever known here.
-    request.transactional_id.as_ref().map(|_| ErrorCode::TransactionalIdAuthorizationFailed)
+    // Transactions are not served yet: no transactional id is ever known here. The id alone does no harm.
+    let data = request.topic_data.iter().flat_map(|t| &t.partition_data);
+    data.into_iter().any(is_transactional).then_some(ErrorCode::TransactionalIdAuthorizationFailed)
+}
+
+fn is_transactional(data: &PartitionProduceData) -> bool {
+    match &data.records {
+        Some(Records::Bytes(bytes)) => BatchHeader::parse(bytes).is_ok_and(|header| header.is_transactional()),
+        _ => false,
+    }
 }
 
 /// The topic, by name up to version 12, by id from 13 on.

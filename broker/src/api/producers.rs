@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use strandline_protocol::error_code::ErrorCode;
+use strandline_protocol::ids::validate_topic_name;
 use strandline_protocol::messages::describe_producers_request::DescribeProducersRequest;
 use strandline_protocol::messages::describe_producers_response::{
     DescribeProducersResponse, PartitionResponse, ProducerState, TopicResponse,
@@ -20,6 +21,10 @@ pub(super) async fn init(broker: Arc<Broker>, _call: Call, request: InitProducer
         producer_epoch: -1,
         ..Default::default()
     };
+    // Both or none: together they name a producer that goes on.
+    if (request.producer_id == -1) != (request.producer_epoch == -1) {
+        return failed(ErrorCode::InvalidRequest);
+    }
     match &request.transactional_id {
         Some(id) if id.is_empty() => return failed(ErrorCode::InvalidRequest),
         // Transactions are not served yet; no transactional id is ever known here.
@@ -46,17 +51,24 @@ pub(super) async fn describe(
         .iter()
         .map(|topic| {
             let id = image.topic(&topic.name).map(|t| t.id);
+            let (unknown, message) = match (validate_topic_name(&topic.name), id) {
+                (Err(invalid), _) => (ErrorCode::InvalidTopicException, Some(invalid.to_string())),
+                (Ok(()), None) => {
+                    let message = "This server does not host this topic-partition.";
+                    (ErrorCode::UnknownTopicOrPartition, Some(message.to_owned()))
+                }
+                (Ok(()), Some(_)) => (ErrorCode::UnknownTopicOrPartition, None),
+            };
             let partitions = topic
                 .partition_indexes
                 .iter()
                 .map(|index| {
                     let found = id.and_then(|id| broker.partitions.leading(id, *index).ok());
                     let Some(partition) = found else {
-                        let code = ErrorCode::UnknownTopicOrPartition;
                         return PartitionResponse {
                             partition_index: *index,
-                            error_code: code.code(),
-                            error_message: Some(code.message().to_owned()),
+                            error_code: unknown.code(),
+                            error_message: message.clone(),
                             ..Default::default()
                         };
                     };

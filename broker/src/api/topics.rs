@@ -1,11 +1,11 @@
 //! CreateTopics, DeleteTopics, CreatePartitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use strandline_controller::request::{NewPartitions, NewTopic, Refused, Request, Response};
 use strandline_protocol::error_code::ErrorCode;
-use strandline_protocol::ids::TopicId;
+use strandline_protocol::ids::{TopicId, validate_topic_name};
 use strandline_protocol::messages::create_partitions_request::CreatePartitionsRequest;
 use strandline_protocol::messages::create_partitions_response::{
     CreatePartitionsResponse, CreatePartitionsTopicResult,
@@ -25,8 +25,13 @@ use crate::topic_configs::{self, Source};
 pub(super) async fn create(broker: Arc<Broker>, _call: Call, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut wanted = Vec::new();
     let mut checked = Vec::new();
-    for topic in &request.topics {
-        let new = new_topic(&broker, topic);
+    let (asked, repeated) = once_each(request.topics, |topic| topic.name.clone());
+    for topic in &asked {
+        let new = if repeated.contains(&topic.name) {
+            Err(Refused::new(ErrorCode::InvalidRequest, DUPLICATE_NAME))
+        } else {
+            new_topic(&broker, topic)
+        };
         if let Ok(new) = &new {
             wanted.push(new.clone());
         }
@@ -34,8 +39,7 @@ pub(super) async fn create(broker: Arc<Broker>, _call: Call, request: CreateTopi
     }
     let created = broker.create_topics(wanted, request.validate_only).await;
     let mut created = created.into_iter();
-    let topics = request
-        .topics
+    let topics = asked
         .iter()
         .zip(checked)
         .map(|(topic, new)| {
@@ -52,7 +56,9 @@ pub(super) async fn create(broker: Arc<Broker>, _call: Call, request: CreateTopi
                 },
                 Ok((new, created)) => CreatableTopicResult {
                     name: topic.name.clone(),
-                    topic_id: if request.validate_only { Uuid::nil() } else { created.topic_id.0 },
+                    // One that is only validated is told an id, too; it comes to nothing.
+                    topic_id: created.topic_id.0,
+                    error_message: None,
                     num_partitions: created.partitions,
                     replication_factor: created.replication_factor,
                     configs: Some(described(&broker, &new.configs)),
@@ -64,19 +70,36 @@ pub(super) async fn create(broker: Arc<Broker>, _call: Call, request: CreateTopi
     CreateTopicsResponse { topics, ..Default::default() }
 }
 
-fn new_topic(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
-    let mut configs = BTreeMap::new();
-    for config in &topic.configs {
-        // A null value means the default.
-        if let Some(value) = &config.value {
-            configs.insert(config.name.clone(), value.clone());
+const DUPLICATE_NAME: &str = "Duplicate topic name.";
+
+/// The first of each key, and the keys that came more than once: those are refused, with one answer each.
+fn once_each<T, K: Ord + Clone>(asked: Vec<T>, key: impl Fn(&T) -> K) -> (Vec<T>, BTreeSet<K>) {
+    let (mut seen, mut repeated, mut first) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    for one in asked {
+        let key = key(&one);
+        if seen.insert(key.clone()) {
+            first.push(one);
+        } else {
+            repeated.insert(key);
         }
     }
-    topic_configs::check(broker, &topic.name, &configs)?;
-    if !topic.assignments.is_empty() && (topic.num_partitions != -1 || topic.replication_factor != -1) {
-        let message =
-            "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1.";
-        return Err(Refused::new(ErrorCode::InvalidRequest, message));
+    (first, repeated)
+}
+
+/// What the controller is asked for. A name that it will refuse is not looked at further: the name's fault is told.
+fn new_topic(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, Refused> {
+    let mut configs = BTreeMap::new();
+    let may_be_new = validate_topic_name(&topic.name).is_ok() && broker.image().topic(&topic.name).is_none();
+    for config in topic.configs.iter().filter(|_| may_be_new) {
+        let Some(value) = &config.value else {
+            let message = format!("Null value not supported for topic configs: {}", config.name);
+            return Err(Refused::new(ErrorCode::InvalidConfig, message));
+        };
+        configs.insert(config.name.clone(), value.clone());
+    }
+    if may_be_new {
+        check_assignments(topic)?;
+        topic_configs::check(broker, &topic.name, &configs)?;
     }
     let replication_factor = match topic.replication_factor {
         -1 => broker.config.default_replication_factor,
@@ -90,6 +113,32 @@ fn new_topic(broker: &Broker, topic: &CreatableTopic) -> Result<NewTopic, Refuse
         assignments: topic.assignments.iter().map(|a| (a.partition_index, a.broker_ids.clone())).collect(),
         configs,
     })
+}
+
+/// What is wrong with a manual assignment as such, whatever brokers there are.
+fn check_assignments(topic: &CreatableTopic) -> Result<(), Refused> {
+    if topic.assignments.is_empty() {
+        return Ok(());
+    }
+    let not_default = |what: &str| {
+        let message = format!("A manual partition assignment was specified, but {what} was not set to -1.");
+        Err(Refused::new(ErrorCode::InvalidRequest, message))
+    };
+    if topic.replication_factor != -1 {
+        return not_default("replication factor");
+    }
+    if topic.num_partitions != -1 {
+        return not_default("numPartitions");
+    }
+    let mut seen = BTreeSet::new();
+    match topic.assignments.iter().find(|a| !seen.insert(a.partition_index)) {
+        None => Ok(()),
+        Some(twice) => {
+            let message =
+                format!("Found multiple manual partition assignments for partition {}", twice.partition_index);
+            Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message))
+        }
+    }
 }
 
 fn described(broker: &Broker, configs: &BTreeMap<String, String>) -> Vec<CreatableTopicConfigs> {
@@ -108,58 +157,32 @@ fn described(broker: &Broker, configs: &BTreeMap<String, String>) -> Vec<Creatab
         .collect()
 }
 
+/// A topic to be deleted, as it was asked for: up to version 5 by name, later by name or id.
+type Named = (Option<String>, TopicId);
+
 pub(super) async fn delete(broker: Arc<Broker>, call: Call, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let image = broker.image();
-    // Up to version 5 names only; later names or ids.
-    let named = request.topic_names.iter().map(|name| (Some(name.clone()), None));
-    let either = request.topics.iter().map(|t| match &t.name {
-        Some(name) => (Some(name.clone()), None),
-        None => (None, Some(TopicId(t.topic_id))),
-    });
-    let asked: Vec<(Option<String>, Option<TopicId>)> =
-        if call.version < 6 { named.collect() } else { either.collect() };
-    let found: Vec<Result<(String, TopicId), ErrorCode>> = asked
-        .iter()
-        .map(|(name, id)| {
-            if !broker.config.delete_topics {
-                return Err(ErrorCode::TopicDeletionDisabled);
-            }
-            match (name, id) {
-                (Some(name), _) => {
-                    image.topic(name).map(|t| (name.clone(), t.id)).ok_or(ErrorCode::UnknownTopicOrPartition)
-                }
-                (None, Some(id)) => {
-                    image.live_topic(*id).map(|t| (t.name.to_string(), t.id)).ok_or(ErrorCode::UnknownTopicId)
-                }
-                (None, None) => Err(ErrorCode::InvalidRequest),
-            }
-        })
-        .collect();
-    let topic_ids: Vec<TopicId> = found.iter().flatten().map(|(_, id)| *id).collect();
+    let asked: Vec<Named> = if call.version < 6 {
+        request.topic_names.into_iter().map(|name| (Some(name), TopicId::default())).collect()
+    } else {
+        request.topics.into_iter().map(|t| (t.name, TopicId(t.topic_id))).collect()
+    };
+    let resolved = resolve_deletions(&broker, asked);
+    let topic_ids: Vec<TopicId> = resolved.iter().filter(|(_, r)| r.is_ok()).map(|((_, id), _)| *id).collect();
     let mut outcomes = match broker.ask(Request::DeleteTopics { topic_ids: topic_ids.clone() }).await {
         Ok(Response::DeleteTopics(outcomes)) => outcomes,
         Ok(_) => vec![Err(Refused::new(ErrorCode::UnknownServerError, "unexpected answer")); topic_ids.len()],
         Err(refused) => vec![Err(refused); topic_ids.len()],
     }
     .into_iter();
-    let responses = asked
+    let responses = resolved
         .into_iter()
-        .zip(found)
         .map(|((name, id), found)| {
-            let outcome = match &found {
-                Err(code) => Err(*code),
-                Ok(_) => outcomes.next().unwrap_or(Ok(())).map_err(|r| r.code),
-            };
-            let (name, id) = match found {
-                Ok((name, id)) => (Some(name), id),
-                Err(_) => (name, id.unwrap_or_default()),
-            };
-            let code = outcome.err().unwrap_or(ErrorCode::None);
+            let refused = found.and_then(|()| outcomes.next().unwrap_or(Ok(()))).err();
             DeletableTopicResult {
                 name,
                 topic_id: id.0,
-                error_code: code.code(),
-                error_message: (code != ErrorCode::None).then(|| code.message().to_owned()),
+                error_code: refused.as_ref().map_or(ErrorCode::None, |r| r.code).code(),
+                error_message: refused.map(|r| r.message),
                 ..Default::default()
             }
         })
@@ -167,18 +190,66 @@ pub(super) async fn delete(broker: Arc<Broker>, call: Call, request: DeleteTopic
     DeleteTopicsResponse { responses, ..Default::default() }
 }
 
+/// Each topic once, with both its name and its id if it exists, and why it is not deleted.
+fn resolve_deletions(broker: &Broker, asked: Vec<Named>) -> Vec<(Named, Result<(), Refused>)> {
+    let image = broker.image();
+    let refuse = |code: ErrorCode, message: &str| Err(Refused::new(code, message));
+    let (asked, repeated) = once_each(asked, Clone::clone);
+    let ids: BTreeSet<TopicId> = asked.iter().filter(|(name, _)| name.is_none()).map(|(_, id)| *id).collect();
+    let mut resolved = Vec::new();
+    let mut named_by_both = BTreeSet::new();
+    for (name, id) in asked {
+        let nil = id == TopicId::default();
+        let topic = match &name {
+            Some(name) => image.topic(name),
+            None => image.live_topic(id),
+        };
+        let outcome = match (&name, topic) {
+            (None, _) if nil => refuse(ErrorCode::InvalidRequest, "Neither topic name nor id were specified."),
+            (Some(_), _) if !nil => {
+                refuse(ErrorCode::InvalidRequest, "You may not specify both topic name and topic id.")
+            }
+            (Some(_), _) if repeated.contains(&(name.clone(), id)) => refuse(ErrorCode::InvalidRequest, DUPLICATE_NAME),
+            (None, _) if repeated.contains(&(None, id)) => refuse(ErrorCode::InvalidRequest, "Duplicate topic id."),
+            _ if !broker.config.delete_topics => {
+                refuse(ErrorCode::TopicDeletionDisabled, "Topic deletion is disabled.")
+            }
+            (Some(_), None) => {
+                refuse(ErrorCode::UnknownTopicOrPartition, "This server does not host this topic-partition.")
+            }
+            (None, None) => refuse(ErrorCode::UnknownTopicId, "This server does not host this topic ID."),
+            (Some(_), Some(topic)) if ids.contains(&topic.id) => {
+                named_by_both.insert(topic.id);
+                let message = "The provided topic name maps to an ID that was already supplied.";
+                refuse(ErrorCode::InvalidRequest, message)
+            }
+            (_, Some(_)) => Ok(()),
+        };
+        let named = match (&outcome, topic) {
+            (Ok(()), Some(topic)) => (Some(topic.name.to_string()), topic.id),
+            (Err(_), Some(topic)) if named_by_both.contains(&topic.id) => (name, topic.id),
+            _ => (name, id),
+        };
+        resolved.push((named, outcome));
+    }
+    // A topic that was named both ways is answered once.
+    resolved.retain(|((_, id), outcome)| outcome.is_err() || !named_by_both.contains(id));
+    resolved
+}
+
 pub(super) async fn create_partitions(
     broker: Arc<Broker>,
     _call: Call,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
-    let topics: Vec<NewPartitions> = request
-        .topics
+    let (asked_for, repeated) = once_each(request.topics, |topic| topic.name.clone());
+    let topics: Vec<NewPartitions> = asked_for
         .iter()
+        .filter(|t| !repeated.contains(&t.name))
         .map(|t| NewPartitions {
             name: t.name.clone(),
             count: t.count,
-            assignments: t.assignments.iter().flatten().map(|a| a.broker_ids.clone()).collect(),
+            assignments: t.assignments.as_ref().map(|all| all.iter().map(|a| a.broker_ids.clone()).collect()),
         })
         .collect();
     let count = topics.len();
@@ -188,16 +259,20 @@ pub(super) async fn create_partitions(
         Ok(_) => vec![Err(Refused::new(ErrorCode::UnknownServerError, "unexpected answer")); count],
         Err(refused) => vec![Err(refused); count],
     };
-    let results = request
-        .topics
-        .iter()
-        .zip(outcomes)
-        .map(|(topic, outcome)| {
-            let refused = outcome.err();
+    let mut outcomes = outcomes.into_iter();
+    let results = asked_for
+        .into_iter()
+        .map(|topic| {
+            let refused = if repeated.contains(&topic.name) {
+                Some(Refused::new(ErrorCode::InvalidRequest, DUPLICATE_NAME))
+            } else {
+                outcomes.next().and_then(Result::err)
+            };
             CreatePartitionsTopicResult {
-                name: topic.name.clone(),
+                name: topic.name,
                 error_code: refused.as_ref().map_or(ErrorCode::None, |r| r.code).code(),
-                error_message: refused.map(|r| r.message),
+                // An unknown topic is told by its code alone.
+                error_message: refused.map(|r| r.message).filter(|text| !text.is_empty()),
                 ..Default::default()
             }
         })

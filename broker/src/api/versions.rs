@@ -24,12 +24,13 @@ pub(super) async fn handle(_broker: Arc<Broker>, call: Call, request: ApiVersion
     if call.version >= 3 && !valid {
         return ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
     }
-    answer(ErrorCode::None)
+    answer(ErrorCode::None, |_| true)
 }
 
-fn answer(error: ErrorCode) -> ApiVersionsResponse {
+fn answer(error: ErrorCode, lists: impl Fn(ApiKey) -> bool) -> ApiVersionsResponse {
     let api_keys = advertised()
         .iter()
+        .filter(|(api, _)| lists(*api))
         .map(|(api, versions)| ApiVersion {
             api_key: api.code(),
             min_version: *versions.start(),
@@ -40,10 +41,10 @@ fn answer(error: ErrorCode) -> ApiVersionsResponse {
     ApiVersionsResponse { error_code: error.code(), api_keys, ..Default::default() }
 }
 
-/// An ApiVersions of an unknown version is answered in version 0 (KIP-511); anything else closes the connection.
+/// An ApiVersions of an unknown version is answered in version 0 with the versions of ApiVersions alone (KIP-511); anything else closes the connection.
 pub(super) fn unsupported(api: ApiKey, header: &RequestHeader) -> Reply {
     if api == ApiKey::ApiVersions {
-        let response = answer(ErrorCode::UnsupportedVersion);
+        let response = answer(ErrorCode::UnsupportedVersion, |api| api == ApiKey::ApiVersions);
         if let Ok(rope) = encode_response(ApiKey::ApiVersions, 0, header.correlation_id, &response) {
             return Reply::Now(rope);
         }

@@ -20,7 +20,8 @@ pub(super) fn place(image: &MetadataImage, count: i32, replication_factor: i16) 
     if wanted == 0 || wanted > load.len() {
         let message = format!(
             "Unable to replicate the partition {replication_factor} time(s): The target replication factor of \
-             {replication_factor} cannot be reached because only {} broker(s) are registered.",
+             {replication_factor} cannot be reached because only {} broker(s) are registered or \
+             some brokers have all their log directories cordoned.",
             load.len()
         );
         return Err(Refused::new(ErrorCode::InvalidReplicationFactor, message));
@@ -119,8 +120,7 @@ pub(super) fn create(
 
 fn create_one(image: &MetadataImage, request: &NewPartitions) -> Result<Vec<MetadataRecord>, Refused> {
     let Some(topic) = image.topic(&request.name) else {
-        let message = "This server does not host this topic-partition.";
-        return Err(Refused::new(ErrorCode::UnknownTopicOrPartition, message));
+        return Err(Refused::new(ErrorCode::UnknownTopicOrPartition, ""));
     };
     let refuse = |message: String| Err(Refused::new(ErrorCode::InvalidPartitions, message));
     if request.count == topic.partition_count {
@@ -138,19 +138,21 @@ fn create_one(image: &MetadataImage, request: &NewPartitions) -> Result<Vec<Meta
     let added = request.count - topic.partition_count;
     let first = image.partition(topic.id, 0);
     let factor = first.map_or(1, |p| p.record.replicas.len()) as i16;
-    let placed = if request.assignments.is_empty() {
-        place(image, added, factor)?
-    } else if request.assignments.len() != added as usize {
-        let message = format!(
-            "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
-            request.assignments.len()
-        );
-        return Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
-    } else {
-        for replicas in &request.assignments {
-            check_assignment(image, replicas)?;
+    let placed = match &request.assignments {
+        None => place(image, added, factor)?,
+        Some(assignments) if assignments.len() != added as usize => {
+            let message = format!(
+                "Attempted to add {added} additional partition(s), but only {} assignment(s) were specified.",
+                assignments.len()
+            );
+            return Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
         }
-        request.assignments.clone()
+        Some(assignments) => {
+            for replicas in assignments {
+                check_assignment(image, replicas)?;
+            }
+            assignments.clone()
+        }
     };
     let numbered = (topic.partition_count..).zip(placed);
     Ok(numbered.map(|(p, replicas)| new_partition(image, topic.id, p, replicas)).collect())

@@ -83,21 +83,21 @@ fn placement(image: &MetadataImage, topic: &NewTopic) -> Result<Vec<Vec<i32>>, R
     if topic.assignments.is_empty() {
         if topic.partitions <= 0 || topic.partitions > PARTITIONS_PER_TOPIC_MAX {
             let message = if topic.partitions <= 0 {
-                "Number of partitions must be larger than 0.".to_owned()
+                "Number of partitions was set to an invalid non-positive value.".to_owned()
             } else {
                 format!("Number of partitions must be at most {PARTITIONS_PER_TOPIC_MAX}.")
             };
             return Err(Refused::new(ErrorCode::InvalidPartitions, message));
         }
         if topic.replication_factor <= 0 {
-            let message = "Replication factor must be larger than 0.";
+            let message = "Replication factor must be larger than 0, or -1 to use the default value.";
             return Err(Refused::new(ErrorCode::InvalidReplicationFactor, message));
         }
         return place(image, topic.partitions, topic.replication_factor);
     }
     let numbers: Vec<i32> = topic.assignments.keys().copied().collect();
     if numbers != (0..numbers.len() as i32).collect::<Vec<_>>() {
-        let message = "Unable to create topic: the manual assignment must name partitions 0, 1, 2 and so on.";
+        let message = "partitions should be a consecutive 0-based integer sequence";
         return Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
     }
     for replicas in topic.assignments.values() {
