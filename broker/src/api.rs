@@ -12,6 +12,7 @@ mod log_dirs;
 mod metadata;
 mod produce;
 mod producers;
+mod replica_fetch;
 mod topics;
 mod versions;
 

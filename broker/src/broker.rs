@@ -23,6 +23,8 @@ use crate::metrics::Metrics;
 use crate::partitions::Partitions;
 use crate::producer_ids::ProducerIds;
 use crate::reaper::Reaper;
+use crate::replication::fetcher::Fetchers;
+use crate::replication::isr::IsrQueue;
 use crate::tier::Tier;
 
 /// This node follows a decided change within this time, or the client is told that it will.
@@ -49,6 +51,8 @@ pub struct Broker {
     pub producer_ids: ProducerIds,
     pub disk_guard: DiskGuard,
     pub reaper: Reaper,
+    pub isr_queue: IsrQueue,
+    pub fetchers: Arc<Fetchers>,
     pub metrics: Metrics,
     /// A segment was closed: the tier may have something to copy.
     pub segment_closed: Notify,
@@ -80,6 +84,8 @@ impl Broker {
             producer_ids: ProducerIds::default(),
             disk_guard: DiskGuard::default(),
             reaper: Reaper::default(),
+            isr_queue: IsrQueue::default(),
+            fetchers: Arc::default(),
             metrics: Metrics::default(),
             segment_closed: Notify::new(),
             admin_url,
@@ -98,6 +104,16 @@ impl Broker {
         self.epoch.load(Ordering::Acquire)
     }
 
+    /// The index of the image that this node's partitions follow.
+    pub fn applied(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// A new registration.
+    pub fn set_epoch(&self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
     /// Says that partitions follow the image of this index.
     pub fn set_applied(&self, index: u64) {
         self.applied.send_replace(index);
@@ -109,6 +125,7 @@ impl Broker {
         answer.map_err(|error| match error {
             ControllerError::NotController { .. } => Refused::new(ErrorCode::NotController, error.to_string()),
             ControllerError::TooLarge => Refused::new(ErrorCode::PolicyViolation, error.to_string()),
+            ControllerError::Unreachable(_) => Refused::new(ErrorCode::RequestTimedOut, error.to_string()),
             ControllerError::Stopped(_) => Refused::new(ErrorCode::UnknownServerError, error.to_string()),
         })
     }

@@ -103,6 +103,7 @@ impl LockedDir {
         let start = StartCheckpoints {
             recovery_points: read(RECOVERY_POINT_CHECKPOINT)?,
             log_starts: read(LOG_START_CHECKPOINT)?,
+            high_watermarks: read(HIGH_WATERMARK_CHECKPOINT)?,
             clean_until: read(CLEANER_CHECKPOINT)?,
             was_clean,
         };
@@ -126,6 +127,7 @@ impl LockedDir {
 pub struct StartCheckpoints {
     pub recovery_points: OffsetCheckpoint,
     pub log_starts: OffsetCheckpoint,
+    pub high_watermarks: OffsetCheckpoint,
     /// How far compaction has cleaned.
     pub clean_until: OffsetCheckpoint,
     pub was_clean: bool,
@@ -272,7 +274,7 @@ mod tests {
         assert!(second.start.was_clean);
         assert_eq!(second.start.recovery_points[&key], 7);
         assert_eq!(second.start.log_starts[&key], 2);
-        assert_eq!(read_offsets(&RealDisk, &dir.path().join(HIGH_WATERMARK_CHECKPOINT)).unwrap()[&key], 6);
+        assert_eq!(second.start.high_watermarks[&key], 6);
         second.flusher.stop();
         drop(second);
         assert!(!open().start.was_clean);

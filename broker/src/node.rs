@@ -1,20 +1,23 @@
 //! Starting and stopping a node, in the order that keeps its promises.
 //!
-//! Start: lock the directories -> controller (replays the metadata) -> register (a new epoch: what an old process sent
-//! late is refused) -> open every partition of the image -> follow the image -> unfence -> take over from the tier ->
-//! open the client ports. Stop: close the ports, answer what was accepted, flush and close every log, mark it clean.
+//! Start: lock the directories -> controller and its listener -> the cluster has an active controller -> register (a new
+//! epoch: what an old process sent late is refused) -> open every partition of the image -> follow the image -> heartbeats
+//! until unfenced -> open the client ports. Stop: hand leaderships over, close the ports, answer what was accepted, flush
+//! and close every log, mark it clean.
+//! The controller, its listener and the heartbeats have a thread of their own, so that a busy node is not taken for dead.
 //! A crash at any point is a crash of the parts; see their modules.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
+use strandline_controller::decide::Defaults;
 use strandline_controller::record::Endpoint;
-use strandline_controller::request::{CreatedTopic, NewTopic, Refused, RegisterBroker, Request, Response};
-use strandline_controller::{ControllerHandle, ControllerOptions, ImageUpdate, NodeId, RaftTransport};
+use strandline_controller::request::{CreatedTopic, Heartbeat, NewTopic, Refused, RegisterBroker, Request, Response};
+use strandline_controller::{ControllerHandle, ControllerOptions, Formation, ImageUpdate};
 use strandline_disk::{Disk, RealDisk};
 use strandline_log::file_cache::FileCache;
 use strandline_protocol::error_code::ErrorCode;
@@ -31,7 +34,9 @@ use crate::group::{GroupCoordinator, GroupSettings};
 use crate::log_dir::{LockedDir, LogDirError, LogDirectory, Meta};
 use crate::net::{BindError, Limits, ListenerTask, bind};
 use crate::offsets_log::LocalOffsets;
-use crate::partitions::Partitions;
+use crate::partitions::{Partitions, RoleChange};
+use crate::peer::{ControllerListener, Peers};
+use crate::replication::isr;
 use crate::shutdown::stopped;
 use crate::tier::{Tier, TierError, TierTasks, TopicDeletion};
 use crate::{admin_http, auto_topics, clock, housekeeping};
@@ -42,6 +47,13 @@ const KAFKA_METADATA: &str = "__cluster_metadata";
 const CONTROLLER_DIR: &str = "strandline-controller";
 /// Directory of chunk files, below the first of `log.dirs`, unless `tier.cache.dir` says otherwise.
 const CACHE_DIR: &str = "strandline-tier-cache";
+/// Connections to a controller listener, at most.
+const CONTROLLER_CONNECTIONS_MAX: usize = 10_000;
+/// Between heartbeats of a broker that is fenced or wants to stop.
+const BEAT_SOON: Duration = Duration::from_millis(20);
+/// A stopping node waits so long for others to take over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(5);
+const HAND_OVER_LOOK: Duration = Duration::from_millis(10);
 /// Tasks get this long to end after the ports are closed.
 const STOP_TASKS: Duration = Duration::from_secs(3);
 
@@ -77,18 +89,39 @@ pub struct Node {
     pub addresses: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
     stop: watch::Sender<bool>,
+    stopping: Arc<AtomicBool>,
     listeners: JoinSet<()>,
+    controller_listeners: JoinSet<()>,
     tasks: JoinSet<()>,
     housekeeping: Option<(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>)>,
+    control: Option<ControlThread>,
 }
 
-/// There is one voter, so nobody is ever called.
-struct NoPeers;
+/// A thread with a runtime for the controller, its listener and the heartbeats.
+struct ControlThread {
+    runtime: tokio::runtime::Handle,
+    end: watch::Sender<bool>,
+    thread: std::thread::JoinHandle<()>,
+}
 
-#[async_trait]
-impl RaftTransport for NoPeers {
-    async fn call(&self, _: NodeId, _: &str, _: Vec<u8>, _: Duration) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::NotConnected.into())
+impl ControlThread {
+    fn start() -> Result<ControlThread, NodeError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(io_error("the controller's runtime"))?;
+        let (handle, end) = (runtime.handle().clone(), watch::Sender::new(false));
+        let mut ended = end.subscribe();
+        let thread = std::thread::Builder::new()
+            .name("controller".to_owned())
+            .spawn(move || runtime.block_on(stopped(&mut ended)))
+            .map_err(io_error("the controller's thread"))?;
+        Ok(ControlThread { runtime: handle, end, thread })
+    }
+
+    fn stop(self) {
+        self.end.send_replace(true);
+        if self.thread.join().is_err() {
+            tracing::error!("the controller's thread panicked");
+        }
     }
 }
 
@@ -103,7 +136,9 @@ pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
         listeners.iter().map(|(_, l)| l.local_addr()).collect::<io::Result<_>>().map_err(io_error("client port"))?;
     advertise_bound_ports(&mut config, &addresses);
     let admin = bind_admin(&config)?;
-    let (controller, updates) = start_controller(&config, disk).await?;
+    let stop = watch::Sender::new(false);
+    let control = ControlThread::start()?;
+    let (controller, controller_listeners) = start_controller(&config, disk, &control, &stop).await?;
     let epoch = register(&config, &controller, &meta).await?;
     let config = Arc::new(config);
     let tier = start_tier(&config, &meta, &dirs, &controller)?;
@@ -115,18 +150,16 @@ pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
     let broker = Broker::new(Arc::clone(&config), controller, partitions, tier, groups, epoch, admin_url);
     let broker = Arc::new(broker);
     import_topics(&broker).await?;
+    let updates = broker.controller.subscribe();
     let image = broker.image();
     tokio::task::block_in_place(|| broker.partitions.open_all(&image));
-    broker.set_applied(image.index);
-
-    let stop = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     let tier_tasks = TierTasks::new(Arc::clone(&broker));
-    for partition in broker.partitions.all() {
-        tier_tasks.lead(&partition);
-    }
-    tasks.spawn(follow_image(Arc::clone(&broker), image.index, updates, stop.subscribe()));
-    load_groups(&broker);
+    let roles = Roles { broker: Arc::clone(&broker), tier_tasks: Arc::clone(&tier_tasks), stop: stop.subscribe() };
+    roles.take(broker.partitions.take_roles(&image));
+    broker.set_applied(image.index);
+    tasks.spawn(follow_image(roles, image.index, updates, stop.subscribe()));
+    tasks.spawn(isr::run(Arc::clone(&broker), stop.subscribe()));
     if broker.tier.is_some() {
         tasks.spawn(tier_tasks.run(stop.subscribe()));
     }
@@ -136,9 +169,22 @@ pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
     if let Some(listener) = admin {
         tasks.spawn(admin_http::serve(listener, Arc::clone(&broker), stop.subscribe()));
     }
-    unfence(&broker).await?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    let unfenced = start_heartbeats(&broker, &control, &meta, &stopping, &stop);
+    until_unfenced(&broker, unfenced).await?;
     let listeners = serve(&broker, listeners, &stop);
-    Ok(Node { broker, addresses, admin: admin_address, stop, listeners, tasks, housekeeping: Some(housekeeping) })
+    Ok(Node {
+        broker,
+        addresses,
+        admin: admin_address,
+        stop,
+        stopping,
+        listeners,
+        controller_listeners,
+        tasks,
+        housekeeping: Some(housekeeping),
+        control: Some(control),
+    })
 }
 
 fn check_roles(config: &NodeConfig) -> Result<(), NodeError> {
@@ -208,18 +254,72 @@ fn advertise_bound_ports(config: &mut NodeConfig, addresses: &[SocketAddr]) {
 async fn start_controller(
     config: &NodeConfig,
     disk: Arc<dyn Disk>,
-) -> Result<(ControllerHandle, mpsc::Receiver<ImageUpdate>), NodeError> {
+    control: &ControlThread,
+    stop: &watch::Sender<bool>,
+) -> Result<(ControllerHandle, JoinSet<()>), NodeError> {
     let dir = config.metadata_dir.join(CONTROLLER_DIR);
     disk.create_dir_all(&dir).map_err(io_error("metadata.log.dir"))?;
     let options = ControllerOptions {
         node_id: u64::try_from(config.node_id).expect("node ids are not negative"),
         dir,
         disk,
-        voters: config.voters.clone(),
-        transport: Arc::new(NoPeers),
+        transport: Arc::new(Peers::default()),
         clock: Arc::new(clock::now_ms),
+        defaults: Defaults {
+            min_insync_replicas: usize::try_from(config.log_defaults.min_insync_replicas).unwrap_or(1),
+            unclean_leader_election: config.log_defaults.unclean_leader_election_enable,
+        },
+        session_timeout: config.broker_session_timeout,
     };
-    Ok(strandline_controller::start(options).await?)
+    let joined =
+        |error: tokio::task::JoinError| NodeError::Io { what: "the controller", source: io::Error::other(error) };
+    let controller = control.runtime.spawn(strandline_controller::start(options)).await.map_err(joined)??;
+    let listeners = serve_controllers(config, &controller, control, stop)?;
+    let (handle, formation) = (controller.clone(), formation(config));
+    control.runtime.spawn(async move { handle.form(formation).await }).await.map_err(joined)??;
+    Ok((controller, listeners))
+}
+
+/// How this node comes to its cluster: by ids, or by addresses, or alone.
+fn formation(config: &NodeConfig) -> Formation {
+    if config.bootstrap_controllers.len() > 1 && config.voters.len() == 1 {
+        let own = config.controller_listeners.first().map_or(0, |l| l.port);
+        let own_address = config.bootstrap_controllers.iter().find(|a| is_own(a, config, own));
+        let own_address = own_address.cloned().unwrap_or_default();
+        return Formation::Bootstrap { own_address, bootstrap: config.bootstrap_controllers.clone() };
+    }
+    Formation::Voters(config.voters.clone())
+}
+
+/// Whether a controller's address is this node's: its port and, where it says one, a host of this node.
+fn is_own(address: &str, config: &NodeConfig, port: u16) -> bool {
+    let Some((host, p)) = address.rsplit_once(':') else { return false };
+    let hosts =
+        config.controller_listeners.iter().chain(&config.listeners).chain(&config.advertised).map(|l| l.host.as_str());
+    p.parse() == Ok(port) && hosts.into_iter().any(|h| h == host)
+}
+
+/// Serves the controller listeners, on the controller's thread. A node whose listener has no port of its own is alone.
+fn serve_controllers(
+    config: &NodeConfig,
+    controller: &ControllerHandle,
+    control: &ControlThread,
+    stop: &watch::Sender<bool>,
+) -> Result<JoinSet<()>, NodeError> {
+    let _runtime = control.runtime.enter();
+    let mut tasks = JoinSet::new();
+    for listener in config.controller_listeners.iter().filter(|l| l.port != 0) {
+        let bound = bind(&listener.host, listener.port)?;
+        let task = ListenerTask {
+            name: Arc::from(listener.name.as_str()),
+            listener: bound,
+            handler: ControllerListener::new(controller.clone(), control.runtime.clone()),
+            limits: limits(config),
+            connections_max: CONTROLLER_CONNECTIONS_MAX,
+        };
+        tasks.spawn_on(task.run(stop.subscribe()), &control.runtime);
+    }
+    Ok(tasks)
 }
 
 async fn register(config: &NodeConfig, controller: &ControllerHandle, meta: &Meta) -> Result<i64, NodeError> {
@@ -307,16 +407,6 @@ fn tell_imported(name: &str, outcome: Result<CreatedTopic, Refused>) {
     }
 }
 
-fn load_groups(broker: &Arc<Broker>) {
-    let image = broker.image();
-    let Some(topic) = image.topic(auto_topics::CONSUMER_OFFSETS) else { return };
-    for partition in 0..topic.partition_count {
-        if broker.partitions.leading(topic.id, partition).is_ok() {
-            load_group_partition(broker, partition);
-        }
-    }
-}
-
 /// Reads one partition of committed offsets in the background; until then its groups answer "loading".
 fn load_group_partition(broker: &Arc<Broker>, partition: i32) {
     let groups = Arc::clone(&broker.groups);
@@ -331,13 +421,41 @@ fn load_group_partition(broker: &Arc<Broker>, partition: i32) {
     });
 }
 
-/// Keeps the partitions equal to the image until told to stop; they were opened as of `opened_at`. Takes every update, so that the controller never waits.
-async fn follow_image(
+/// What follows a change of role.
+struct Roles {
     broker: Arc<Broker>,
+    tier_tasks: Arc<TierTasks>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Roles {
+    fn take(&self, changes: Vec<RoleChange>) {
+        for RoleChange { partition, began, leader } in changes {
+            if began {
+                self.tier_tasks.lead(&partition);
+                self.broker.isr_queue.look_at(&partition);
+            }
+            self.broker.fetchers.assign(&self.broker, &partition, leader, &self.stop);
+            if *partition.topic == *crate::auto_topics::CONSUMER_OFFSETS {
+                if began {
+                    load_group_partition(&self.broker, partition.tp.partition);
+                } else if !partition.leads() {
+                    self.broker.groups.unload(partition.tp.partition);
+                }
+            }
+        }
+    }
+}
+
+/// Keeps the partitions equal to the image until told to stop; they were opened as of `opened_at`. Takes every update, so
+/// that the controller never waits.
+async fn follow_image(
+    roles: Roles,
     opened_at: u64,
     mut updates: mpsc::Receiver<ImageUpdate>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let broker = Arc::clone(&roles.broker);
     loop {
         let update = tokio::select! {
             () = stopped(&mut stop) => break,
@@ -347,10 +465,8 @@ async fn follow_image(
         if update.image.index <= opened_at {
             continue;
         }
-        let new = tokio::task::block_in_place(|| broker.partitions.apply(&update));
-        for partition in new.iter().filter(|p| *p.topic == *auto_topics::CONSUMER_OFFSETS) {
-            load_group_partition(&broker, partition.tp.partition);
-        }
+        let changes = tokio::task::block_in_place(|| broker.partitions.apply(&update));
+        roles.take(changes);
         let gone = update.records.iter().filter_map(|record| match record {
             strandline_controller::record::MetadataRecord::TopicDeleting { topic_id, .. } => {
                 update.image.topics.get(topic_id).map(|t| t.name.to_string())
@@ -358,9 +474,6 @@ async fn follow_image(
             _ => None,
         });
         let gone: BTreeSet<String> = gone.collect();
-        if gone.contains(auto_topics::CONSUMER_OFFSETS) {
-            (0..broker.config.offsets.partitions).for_each(|partition| broker.groups.unload(partition));
-        }
         if !gone.is_empty() {
             broker.groups.topics_deleted(&gone);
         }
@@ -368,6 +481,61 @@ async fn follow_image(
     }
     // The controller may still apply entries while it stops.
     while updates.recv().await.is_some() {}
+}
+
+/// Sends signs of life until the node has stopped. The receiver hears whether the broker is unfenced, and whether it may
+/// stop.
+fn start_heartbeats(
+    broker: &Arc<Broker>,
+    control: &ControlThread,
+    meta: &Meta,
+    stopping: &Arc<AtomicBool>,
+    stop: &watch::Sender<bool>,
+) -> watch::Receiver<(bool, bool)> {
+    let (state, heard) = watch::channel((false, false));
+    let (broker, stopping, meta, mut stop) = (Arc::clone(broker), Arc::clone(stopping), meta.clone(), stop.subscribe());
+    control.runtime.spawn(async move {
+        loop {
+            let beat = Heartbeat {
+                broker_id: broker.config.node_id,
+                broker_epoch: broker.epoch(),
+                applied_index: broker.applied(),
+                ready: true,
+                want_shutdown: stopping.load(Ordering::Acquire),
+            };
+            let mut pause = broker.config.broker_heartbeat_interval;
+            match broker.controller.request(Request::Heartbeat(beat)).await {
+                Ok(Response::Heartbeat(Ok(answer))) => {
+                    state.send_replace((!answer.fenced, answer.may_stop));
+                    if answer.fenced || beat.want_shutdown {
+                        pause = BEAT_SOON;
+                    }
+                }
+                Ok(Response::Heartbeat(Err(refused))) => {
+                    tracing::warn!(%refused, "the controller does not know this registration: registering again");
+                    match register(&broker.config, &broker.controller, &meta).await {
+                        Ok(epoch) => broker.set_epoch(epoch),
+                        Err(error) => tracing::warn!(%error, "not registered"),
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "a heartbeat was not answered"),
+            }
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    });
+    heard
+}
+
+/// Waits until the controller counts this broker in, and what it leads is led here.
+async fn until_unfenced(broker: &Arc<Broker>, mut heard: watch::Receiver<(bool, bool)>) -> Result<(), NodeError> {
+    let unfenced = heard.wait_for(|(unfenced, _)| *unfenced).await.map(drop);
+    unfenced.map_err(|_| Refused::new(ErrorCode::UnknownServerError, "the heartbeats have ended"))?;
+    broker.catch_up().await;
+    Ok(())
 }
 
 fn start_housekeeping(
@@ -382,31 +550,27 @@ fn start_housekeeping(
     Ok((sender, thread))
 }
 
-async fn unfence(broker: &Arc<Broker>) -> Result<(), NodeError> {
-    let request = Request::Unfence { broker_id: broker.config.node_id, broker_epoch: broker.epoch() };
-    match broker.ask(request).await? {
-        Response::Unfence(outcome) => Ok(outcome?),
-        _ => Err(Refused::new(ErrorCode::UnknownServerError, "unexpected answer").into()),
-    }
-}
-
-fn serve(broker: &Arc<Broker>, bound: Vec<(Arc<str>, TcpListener)>, stop: &watch::Sender<bool>) -> JoinSet<()> {
-    let config = &broker.config;
+fn limits(config: &NodeConfig) -> Arc<Limits> {
     let memory_kib = u32::try_from(config.queued_request_max_bytes >> 10).unwrap_or(u32::MAX);
     let memory_kib = memory_kib.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
-    let limits = Arc::new(Limits {
+    Arc::new(Limits {
         request_max_bytes: config.request_max_bytes,
         idle_max: config.connections_max_idle,
         request_memory_kib: Semaphore::new(memory_kib as usize),
         request_memory_kib_max: memory_kib,
-    });
+    })
+}
+
+fn serve(broker: &Arc<Broker>, bound: Vec<(Arc<str>, TcpListener)>, stop: &watch::Sender<bool>) -> JoinSet<()> {
+    let config = &broker.config;
+    let limits = limits(config);
     let api = Arc::new(Api::new(Arc::clone(broker)));
     let mut listeners = JoinSet::new();
     for (name, listener) in bound {
         let task = ListenerTask {
             name,
             listener,
-            api: Arc::clone(&api),
+            handler: api.clone(),
             limits: Arc::clone(&limits),
             connections_max: config.connections_max,
         };
@@ -416,8 +580,11 @@ fn serve(broker: &Arc<Broker>, bound: Vec<(Arc<str>, TcpListener)>, stop: &watch
 }
 
 impl Node {
-    /// Stops in order: nothing that was acknowledged is lost, and the next start need not recover.
+    /// Stops in order: leaderships are handed over, nothing that was acknowledged is lost, and the next start need not
+    /// recover.
     pub async fn stop(mut self) {
+        self.stopping.store(true, Ordering::Release);
+        self.hand_over().await;
         self.stop.send_replace(true);
         while self.listeners.join_next().await.is_some() {}
         let ended = tokio::time::timeout(STOP_TASKS, async {
@@ -436,5 +603,33 @@ impl Node {
         tokio::task::block_in_place(|| self.broker.partitions.close());
         self.broker.controller.shutdown().await;
         self.tasks.shutdown().await;
+        self.controller_listeners.shutdown().await;
+        if let Some(control) = self.control.take() {
+            tokio::task::block_in_place(|| control.stop());
+        }
+    }
+
+    /// Waits until others lead what they can lead. A cluster without an active controller is not waited for.
+    async fn hand_over(&self) {
+        let others = self
+            .broker
+            .image()
+            .brokers
+            .values()
+            .filter(|b| !b.fenced && b.broker_id != self.broker.config.node_id)
+            .count();
+        if others == 0 {
+            return;
+        }
+        let deadline = tokio::time::Instant::now() + HAND_OVER_MAX;
+        let me = self.broker.config.node_id;
+        let leads = || {
+            let image = self.broker.image();
+            image.partitions.values().any(|p| p.record.leader == me && p.record.isr.iter().any(|id| *id != me))
+        };
+        let said = || self.broker.image().brokers.get(&me).is_none_or(|b| b.stopping);
+        while (!said() || leads()) && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(HAND_OVER_LOOK).await;
+        }
     }
 }

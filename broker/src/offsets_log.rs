@@ -12,7 +12,7 @@ use strandline_protocol::rope::{Part, Rope};
 use crate::auto_topics::CONSUMER_OFFSETS;
 use crate::clock;
 use crate::group::OffsetsLog;
-use crate::partition::{Isolation, Origin, Partition};
+use crate::partition::{Acks, Isolation, Origin, Partition};
 use crate::partitions::Partitions;
 
 /// Bytes read at once while a coordinator loads.
@@ -43,8 +43,9 @@ impl OffsetsLog for LocalOffsets {
 
     async fn append(&self, partition: i32, batch: Bytes) -> Result<(), ErrorCode> {
         let partition = self.leading(partition)?;
-        let appended =
-            partition.append(&batch, Origin::Coordinator, clock::now_ms()).map_err(|refused| refused.code)?;
+        let appended = partition
+            .append(&batch, Origin::Coordinator, Acks::All, clock::now_ms())
+            .map_err(|refused| refused.code)?;
         match appended.durable {
             Some(durable) => durable.wait().await.map_err(|failed| failed.code()),
             None => Ok(()),

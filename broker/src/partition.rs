@@ -30,8 +30,8 @@ pub use outcome::{
     Aborted, Acks, AppendRefused, Appended, Durable, Isolation, Origin, PartitionRead, ProducerView, ReadRefused,
     TimestampedOffset,
 };
-pub use roles::{FetchPosition, ReplicaFetch};
 use roles::Role;
+pub use roles::{FetchPosition, ReplicaFetch};
 
 use crate::clock;
 use crate::log_dir::LogDirectory;
@@ -89,7 +89,6 @@ impl Partition {
         topic: Arc<str>,
         dir: Arc<LogDirectory>,
         log: Log,
-        leader_epoch: i32,
         pointer: RemotePointer,
         remote: Option<Arc<RemotePartition>>,
     ) -> Self {
@@ -100,7 +99,7 @@ impl Partition {
             topic,
             dir,
             log: Mutex::new(log),
-            leader_epoch: AtomicI32::new(leader_epoch),
+            leader_epoch: AtomicI32::new(-1),
             leads: AtomicBool::new(false),
             role: Mutex::new(Role::Idle),
             ready: AtomicBool::new(true),
@@ -207,8 +206,7 @@ impl Partition {
             let at = clock::monotonic() + Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0));
             self.dir.flusher.at(at, Arc::clone(self));
         }
-        let durable =
-            (self.high_watermark.load(Ordering::Acquire) < end).then(|| Durable { partition: Arc::clone(self), end });
+        let durable = (!self.is_safe(end, acks)).then(|| Durable { partition: Arc::clone(self), end, epoch, acks });
         Ok(Appended {
             first_offset: appended.first_offset,
             log_append_time_ms: appended.log_append_time_ms,

@@ -111,6 +111,7 @@ impl Partitions {
     pub fn leading(&self, id: TopicId, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
         match self.set.load().get(&TopicPartition { topic_id: id, partition }) {
             Some(Hosted::Open(p)) if p.dir.is_offline() => Err(ErrorCode::KafkaStorageError),
+            Some(Hosted::Open(p)) if !p.leads() => Err(ErrorCode::NotLeaderOrFollower),
             Some(Hosted::Open(p)) => Ok(Arc::clone(p)),
             Some(Hosted::Broken) => Err(ErrorCode::KafkaStorageError),
             None => Err(ErrorCode::UnknownTopicOrPartition),
@@ -162,39 +163,56 @@ impl Partitions {
         image.live_topic(tp.topic_id).is_some() && partition.record.replicas.contains(&self.config.node_id)
     }
 
-    /// Follows one step of the image. Returns partitions that are new here.
-    pub fn apply(&self, update: &ImageUpdate) -> Vec<Arc<Partition>> {
+    /// Gives every open partition the role that the image says.
+    pub fn take_roles(&self, image: &MetadataImage) -> Vec<RoleChange> {
+        let mut changes = Vec::new();
+        for partition in self.all() {
+            if let Some(p) = image.partitions.get(&partition.tp) {
+                changes.push(role_change(&partition, p));
+            }
+        }
+        changes
+    }
+
+    /// Follows one step of the image. Returns what changed for partitions here.
+    pub fn apply(&self, update: &ImageUpdate) -> Vec<RoleChange> {
         let image = &*update.image;
         let mut set = Set::clone(&self.set.load());
-        let mut new = Vec::new();
+        let mut changes = Vec::new();
         let mut changed = affected(update, &set);
         changed.sort_unstable();
         changed.dedup();
         for tp in changed {
             let wanted = image.partitions.get(&tp).filter(|p| self.is_mine(image, tp, p));
             match (wanted, set.get(&tp)) {
-                (Some(p), Some(Hosted::Open(open))) => self.follow(image, open, p),
+                (Some(p), Some(Hosted::Open(open))) => {
+                    self.follow(image, open, p);
+                    changes.push(role_change(open, p));
+                }
                 (Some(p), None) => {
                     let hosted = self.open(image, tp, p);
-                    if let Hosted::Open(p) = &hosted {
-                        new.push(Arc::clone(p));
+                    if let Hosted::Open(partition) = &hosted {
+                        changes.push(role_change(partition, p));
                     }
                     set.insert(tp, hosted);
                 }
                 (None, Some(_)) => {
                     if let Some(hosted) = set.remove(&tp) {
-                        self.close_deleted(image, tp, &hosted);
+                        if let Hosted::Open(partition) = &hosted {
+                            partition.set_ready(false);
+                            changes.push(RoleChange { partition: Arc::clone(partition), began: false, leader: -1 });
+                        }
+                        self.close_removed(image, tp, &hosted);
                     }
                 }
                 (Some(_), Some(Hosted::Broken)) | (None, None) => {}
             }
         }
         self.set.store(Arc::new(set));
-        new
+        changes
     }
 
     fn follow(&self, image: &MetadataImage, open: &Arc<Partition>, p: &PartitionImage) {
-        open.set_leader_epoch(p.record.leader_epoch);
         let config = topic_configs::of_topic(&self.config, image, &open.topic);
         let mut log = open.log();
         if **log.config() != config {
@@ -261,11 +279,14 @@ impl Partitions {
             log.finish_flush(&flush);
         }
         let end = log.offsets().log_end;
-        log.advance_high_watermark(end);
+        // Alone, a node decides by itself; otherwise what lies above may be truncated.
+        let alone = p.record.replicas.len() == 1;
+        let known = if alone { end } else { checkpoint(&dir.start.high_watermarks).min(end) };
+        log.advance_high_watermark(known);
         let remote = self.tier.as_ref().map(|tier| tier.partition(&topic.name, tp));
-        let epoch = p.record.leader_epoch;
+        let me = self.config.node_id;
         let clean_until = checkpoint(&dir.start.clean_until);
-        let partition = Partition::new(tp, Arc::clone(&topic.name), dir, log, epoch, p.pointer, remote);
+        let partition = Partition::new(me, tp, Arc::clone(&topic.name), dir, log, p.pointer, remote);
         partition.set_clean_until(clean_until);
         Ok(partition)
     }
@@ -306,11 +327,12 @@ impl Partitions {
         counts
     }
 
-    /// Takes the directory of a deleted topic out of the way; it is removed after `file.delete.delay.ms`.
-    fn close_deleted(&self, image: &MetadataImage, tp: TopicPartition, hosted: &Hosted) {
-        let deleting = image.topics.get(&tp.topic_id).filter(|t| t.deleting_since_ms.is_some());
-        let (Some(topic), Hosted::Open(partition)) = (deleting, hosted) else { return };
-        partition.set_ready(false);
+    /// Takes the directory of a deleted topic, or of a replica that was moved away, out of the way; it is removed after
+    /// `file.delete.delay.ms`. Only what the image says is gone: a topic that it does not know is left alone.
+    fn close_removed(&self, image: &MetadataImage, tp: TopicPartition, hosted: &Hosted) {
+        let moved = image.partitions.get(&tp).is_some_and(|p| !p.record.replicas.contains(&self.config.node_id));
+        let gone = image.topics.get(&tp.topic_id).filter(|t| t.deleting_since_ms.is_some() || moved);
+        let (Some(topic), Hosted::Open(partition)) = (gone, hosted) else { return };
         let name = format!("{}-{}", topic.name, tp.partition);
         self.found.lock().remove(&name);
         let delay_ms = partition.config().file_delete_delay_ms;
@@ -409,6 +431,21 @@ impl Partitions {
             }
         }
     }
+}
+
+/// What an image made of a partition here.
+pub struct RoleChange {
+    pub partition: Arc<Partition>,
+    /// A leadership began.
+    pub began: bool,
+    /// Who is to be followed; -1 = nobody.
+    pub leader: i32,
+}
+
+fn role_change(partition: &Arc<Partition>, p: &PartitionImage) -> RoleChange {
+    let began = partition.take_role(&p.record, clock::now_ms());
+    let leader = if partition.leads() { -1 } else { p.record.leader };
+    RoleChange { partition: Arc::clone(partition), began, leader }
 }
 
 /// The offsets to be checkpointed; none if the log cannot make them durable, or nothing was ever written.

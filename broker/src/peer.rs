@@ -62,7 +62,8 @@ impl Peers {
         stream.write_all(&frame).await?;
         let length = stream.read_i32().await?;
         let length = usize::try_from(length).ok().filter(|l| (4..=ANSWER_BYTES_MAX).contains(l));
-        let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an answer of an impossible length"))?;
+        let length =
+            length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an answer of an impossible length"))?;
         stream.read_i32().await?;
         let mut answer = Vec::new();
         let mut limited = stream.take(length as u64 - 4);

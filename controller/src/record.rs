@@ -39,6 +39,13 @@ pub struct BrokerRecord {
     pub stopping: bool,
 }
 
+impl BrokerRecord {
+    /// Where the broker is reached by those of `listener`; by its first endpoint if it has no such listener.
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|e| e.listener == listener).or(self.endpoints.first())
+    }
+}
+
 /// The state of one partition, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionRecord {

@@ -31,6 +31,9 @@ struct Found {
 }
 
 pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: FetchRequest) -> FetchResponse {
+    if let Some(replica) = super::replica_fetch::replica(&request) {
+        return super::replica_fetch::handle(broker, call, replica, request).await;
+    }
     let plan = match plan(&broker, &call, &request) {
         Ok(plan) => plan,
         Err(code) => {

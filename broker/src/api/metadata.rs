@@ -54,7 +54,7 @@ pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: MetadataReq
         topic.topic_authorized_operations = operations(request.include_topic_authorized_operations, TOPIC_OPERATIONS);
     }
     MetadataResponse {
-        brokers: alive(&image)
+        brokers: alive(&image, &call.context.listener)
             .map(|(b, host, port)| MetadataResponseBroker {
                 node_id: b.broker_id,
                 host,
@@ -89,10 +89,13 @@ fn refuse_ids(version: i16, request: &MetadataRequest) -> Option<MetadataRespons
     })
 }
 
-/// Unfenced brokers with the endpoint of the client listener.
-fn alive(image: &MetadataImage) -> impl Iterator<Item = (&Arc<BrokerRecord>, String, i32)> {
-    image.brokers.values().filter(|b| !b.fenced).filter_map(|b| {
-        let endpoint = b.endpoints.first()?;
+/// Unfenced brokers with their endpoint of the listener that was asked.
+fn alive<'a>(
+    image: &'a MetadataImage,
+    listener: &'a str,
+) -> impl Iterator<Item = (&'a Arc<BrokerRecord>, String, i32)> {
+    image.brokers.values().filter(|b| !b.fenced).filter_map(move |b| {
+        let endpoint = b.endpoint(listener)?;
         Some((b, endpoint.host.clone(), i32::from(endpoint.port)))
     })
 }
@@ -173,7 +176,7 @@ fn describe(image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic 
 
 pub(super) async fn describe_cluster(
     broker: Arc<Broker>,
-    _call: Call,
+    call: Call,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     const BROKERS: i8 = 1;
@@ -199,7 +202,7 @@ pub(super) async fn describe_cluster(
         endpoint_type: BROKERS,
         cluster_id: image.cluster_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         controller_id: controller_id(&broker, &image),
-        brokers: alive(&image)
+        brokers: alive(&image, &call.context.listener)
             .map(|(b, host, port)| DescribeClusterBroker {
                 broker_id: b.broker_id,
                 host,

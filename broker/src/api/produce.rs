@@ -22,7 +22,7 @@ use super::{Call, respond};
 use crate::broker::Broker;
 use crate::clock;
 use crate::net::Reply;
-use crate::partition::{AppendRefused, Durable, Origin, Partition};
+use crate::partition::{Acks, AppendRefused, Durable, Origin, Partition};
 
 /// One partition's part: its answer, and what it still waits for.
 struct Part {
@@ -57,6 +57,7 @@ fn append_all(broker: &Arc<Broker>, call: &Call, request: ProduceRequest) -> Vec
     let refused = refuse_all(&request);
     let now_ms = clock::now_ms();
     let mut topics = Vec::with_capacity(request.topic_data.len());
+    let acks = if request.acks == -1 { Acks::All } else { Acks::Leader };
     // A topic without data is not answered.
     for topic in request.topic_data.into_iter().filter(|t| !t.partition_data.is_empty()) {
         let known = resolve(broker, call.version, &topic);
@@ -68,7 +69,7 @@ fn append_all(broker: &Arc<Broker>, call: &Call, request: ProduceRequest) -> Vec
                 let outcome = match (refused, &known) {
                     (Some(code), _) => Err(AppendRefused::from(code)),
                     (None, Err(code)) => Err(AppendRefused::from(*code)),
-                    (None, Ok((id, _))) => append(broker, *id, data, now_ms),
+                    (None, Ok((id, _))) => append(broker, *id, data, acks, now_ms),
                 };
                 part(broker, index, outcome)
             })
@@ -114,6 +115,7 @@ fn append(
     broker: &Arc<Broker>,
     id: TopicId,
     data: PartitionProduceData,
+    acks: Acks,
     now_ms: i64,
 ) -> Result<crate::partition::Appended, AppendRefused> {
     let partition: Arc<Partition> = broker.partitions.leading(id, data.index).map_err(AppendRefused::from)?;
@@ -122,7 +124,7 @@ fn append(
         _ => return Err(AppendRefused::from(ErrorCode::InvalidRecord)),
     };
     broker.disk_guard.admit(&partition)?;
-    let appended = partition.append(&records, Origin::Client, now_ms)?;
+    let appended = partition.append(&records, Origin::Client, acks, now_ms)?;
     if appended.closed_segment && partition.remote.is_some() {
         broker.segment_closed.notify_one();
     }

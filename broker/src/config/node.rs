@@ -61,6 +61,15 @@ pub struct NodeConfig {
     pub log_dirs: Vec<PathBuf>,
     pub metadata_dir: PathBuf,
     pub rack: Option<String>,
+    /// Name of the listener that other brokers use.
+    pub inter_broker_listener: String,
+    /// Controllers of an existing or new cluster by address alone.
+    pub bootstrap_controllers: Vec<String>,
+    /// A follower that lags for longer leaves the in-sync set.
+    pub replica_lag_max: Duration,
+    /// A broker that was not heard of for longer is fenced.
+    pub broker_session_timeout: Duration,
+    pub broker_heartbeat_interval: Duration,
     pub admin_listener: Option<(String, u16)>,
     /// A taken admin port is replaced by a free one (`dev`).
     pub admin_any_port: bool,
@@ -185,6 +194,9 @@ impl NodeConfig {
             });
         }
         let advertised = listeners_or(&source, "advertised.listeners", &listeners)?;
+        let inter_broker_listener = source.text("inter.broker.listener.name").map(str::to_uppercase);
+        let inter_broker_listener =
+            inter_broker_listener.or_else(|| listeners.first().map(|l| l.name.clone())).unwrap_or_default();
         let voters = voters(&source, node_id, &controller_listeners)?;
         let log_dirs = log_dirs(&source);
         let metadata_dir = source.text("metadata.log.dir").map_or_else(|| log_dirs[0].clone(), PathBuf::from);
@@ -207,6 +219,12 @@ impl NodeConfig {
             voters,
             metadata_dir,
             rack: source.text("broker.rack").map(str::to_owned),
+            inter_broker_listener,
+            bootstrap_controllers: source.list("controller.quorum.bootstrap.servers"),
+            replica_lag_max: source.millis("replica.lag.time.max.ms", 30_000)?,
+            // Kafka waits 9 s; a broken connection is noticed at once here, so silence is the rare case.
+            broker_session_timeout: source.millis("broker.session.timeout.ms", 3_000)?,
+            broker_heartbeat_interval: source.millis("broker.heartbeat.interval.ms", 500)?,
             admin_listener: admin_listener(&source)?,
             admin_any_port: false,
             cluster_id: source.text("cluster.id").map(str::to_owned),
@@ -360,9 +378,6 @@ fn voters(source: &Source<'_>, node_id: i32, own: &[Listener]) -> Result<BTreeMa
     if voters.is_empty() {
         let address = own.first().map_or_else(String::new, |l| format!("{}:{}", l.host, l.port));
         voters.insert(me, address);
-    }
-    if voters.len() > 1 || !voters.contains_key(&me) {
-        return Err(source.invalid(key, "a quorum of several controllers is not served yet: name this node alone"));
     }
     Ok(voters)
 }

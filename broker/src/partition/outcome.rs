@@ -1,7 +1,6 @@
 //! What a partition answers: plain values, and the code that each refusal has for a client.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use strandline_log::LogOffsets;
 use strandline_log::producer_state::{AppendOrigin, ProducerEntry};

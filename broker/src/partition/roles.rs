@@ -45,7 +45,10 @@ pub struct FetchPosition {
 pub enum ReplicaFetch {
     Records(PartitionRead),
     /// The histories part: the largest epoch that the leader knows at or below the follower's, and where it ends.
-    Diverging { epoch: i32, end_offset: i64 },
+    Diverging {
+        epoch: i32,
+        end_offset: i64,
+    },
 }
 
 impl Partition {
@@ -218,12 +221,7 @@ impl Partition {
         let Role::Leader(leadership) = &mut *self.role.lock() else { return None };
         let isr = leadership.change_isr(offsets.high_watermark, offsets.log_end, now_ms, lag_max_ms)?;
         let record = leadership.record();
-        Some(IsrChange {
-            tp: self.tp,
-            leader_epoch: record.leader_epoch,
-            partition_epoch: record.partition_epoch,
-            isr,
-        })
+        Some(IsrChange { tp: self.tp, leader_epoch: record.leader_epoch, partition_epoch: record.partition_epoch, isr })
     }
 
     /// The controller has changed the in-sync set.
@@ -369,6 +367,13 @@ impl Partition {
         log.restart_at(offset, log_start, epochs, producer_state, has_data.then_some(aside.as_path()))?;
         self.after_restart(&mut log);
         Ok(())
+    }
+
+    /// The log begins anew behind the remote one.
+    pub fn adopted(&self) {
+        let mut log = self.log.lock();
+        self.after_restart(&mut log);
+        self.advance(&mut log);
     }
 
     /// Mirrors follow a log whose end went back.

@@ -51,7 +51,13 @@ struct Followed {
 
 impl Fetchers {
     /// Follows the partition from `leader` on; -1 = from nobody.
-    pub fn assign(self: &Arc<Self>, broker: &Arc<Broker>, partition: &Arc<Partition>, leader: BrokerId, stop: &watch::Receiver<bool>) {
+    pub fn assign(
+        self: &Arc<Self>,
+        broker: &Arc<Broker>,
+        partition: &Arc<Partition>,
+        leader: BrokerId,
+        stop: &watch::Receiver<bool>,
+    ) {
         let mut by_leader = self.by_leader.lock();
         for (id, followed) in by_leader.iter() {
             if *id != leader {
@@ -63,7 +69,8 @@ impl Fetchers {
         }
         let followed = by_leader.entry(leader).or_insert_with(|| {
             let followed = Arc::new(Followed::default());
-            let fetcher = Fetcher { broker: Arc::clone(broker), leader, followed: Arc::clone(&followed), connection: None };
+            let fetcher =
+                Fetcher { broker: Arc::clone(broker), leader, followed: Arc::clone(&followed), connection: None };
             tokio::spawn(fetcher.run(stop.clone()));
             followed
         });
@@ -143,7 +150,8 @@ impl Fetcher {
 
     async fn connect(&self) -> Result<Connection, CallError> {
         let image = self.broker.image();
-        let endpoint = image.brokers.get(&self.leader).and_then(|b| b.endpoint(&self.broker.config.inter_broker_listener));
+        let endpoint =
+            image.brokers.get(&self.leader).and_then(|b| b.endpoint(&self.broker.config.inter_broker_listener));
         let endpoint = endpoint.ok_or_else(|| CallError::NoBroker(format!("node {}", self.leader)))?;
         Connection::open(&format!("{}:{}", endpoint.host, endpoint.port), "strandline-replica").await
     }
@@ -217,7 +225,12 @@ impl Fetcher {
         resting
     }
 
-    async fn take_one(&self, partition: &Arc<Partition>, data: &PartitionData, appended: &mut Vec<Arc<Partition>>) -> Next {
+    async fn take_one(
+        &self,
+        partition: &Arc<Partition>,
+        data: &PartitionData,
+        appended: &mut Vec<Arc<Partition>>,
+    ) -> Next {
         let code = ErrorCode::from_code(data.error_code).unwrap_or(ErrorCode::UnknownServerError);
         match code {
             ErrorCode::None => {}
@@ -295,7 +308,8 @@ impl Fetcher {
         };
         let (epochs, producers) = match tail {
             Some(tail) if tail.last_offset + 1 == next => {
-                let entry = |(epoch, start_offset): &(i32, i64)| EpochEntry { epoch: *epoch, start_offset: *start_offset };
+                let entry =
+                    |(epoch, start_offset): &(i32, i64)| EpochEntry { epoch: *epoch, start_offset: *start_offset };
                 (tail.leader_epochs.iter().map(entry).collect(), tail.producer_state)
             }
             _ => (Vec::new(), Bytes::new()),
@@ -308,6 +322,6 @@ impl Fetcher {
 
 /// The part of an answer that is whole batches; the last one may be cut off.
 fn whole_batches(bytes: &Bytes) -> Bytes {
-    let whole = batches(bytes).map_while(Result::ok).map(|(_, batch)| batch.len()).sum();
+    let whole: usize = batches(bytes).map_while(Result::ok).map(|(_, batch)| batch.len()).sum();
     bytes.slice(..whole)
 }

@@ -84,8 +84,7 @@ async fn ask(broker: &Arc<Broker>, partitions: Vec<Arc<Partition>>) {
     if changes.is_empty() {
         return;
     }
-    let request =
-        Request::AlterIsr { broker_id: broker.config.node_id, broker_epoch: broker.epoch(), changes };
+    let request = Request::AlterIsr { broker_id: broker.config.node_id, broker_epoch: broker.epoch(), changes };
     match broker.controller.request(request).await {
         Ok(Response::AlterIsr(outcomes)) => {
             for (partition, outcome) in asking.iter().zip(outcomes) {

@@ -56,8 +56,25 @@ impl TopicDeletion {
             let image = self.broker.image();
             self.stages.retain(|id, _| image.topics.contains_key(id));
             for topic in image.topics.values().filter(|t| t.deleting_since_ms.is_some()) {
-                self.advance(&image, topic).await;
+                self.confirm(&image, topic).await;
+                // One node is enough; which one changes with the active controller.
+                if self.broker.controller.is_leader() {
+                    self.advance(&image, topic).await;
+                }
             }
+        }
+    }
+
+    /// Says that this broker has no files of the topic any more.
+    async fn confirm(&self, image: &MetadataImage, topic: &TopicImage) {
+        let me = self.broker.config.node_id;
+        let mine = image.partitions_of(topic).any(|p| p.record.replicas.contains(&me));
+        if !mine || topic.removed_by.contains(&me) || self.broker.partitions.has_files_of(topic.id) {
+            return;
+        }
+        let request = Request::ConfirmTopicRemoved { topic_id: topic.id, broker_id: me };
+        if let Err(refused) = self.broker.ask(request).await {
+            tracing::debug!(topic = %topic.name, %refused, "not confirmed yet");
         }
     }
 
@@ -90,9 +107,6 @@ impl TopicDeletion {
             if !last_pass {
                 return;
             }
-        }
-        if self.broker.partitions.has_files_of(topic.id) {
-            return;
         }
         if let Err(refused) = self.broker.ask(Request::FinishTopicDeletion { topic_id: topic.id }).await {
             tracing::warn!(topic = %topic.name, %refused, "the deletion is not recorded yet");

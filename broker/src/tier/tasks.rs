@@ -85,6 +85,12 @@ impl TierTasks {
 
     fn begin_round(self: &Arc<Self>, partition: Arc<Partition>) {
         let Some(remote) = partition.remote.clone() else { return };
+        if !partition.leads() {
+            if partition.pointer().state == PointerState::Open && !partition.dir.is_offline() {
+                self.free_local(&partition, &partition.config());
+            }
+            return;
+        }
         let tiered = partition.config().remote_storage_enable || partition.pointer().state != PointerState::Unset;
         if !tiered || !partition.is_ready() || partition.dir.is_offline() || !self.busy.lock().insert(partition.tp) {
             return;
@@ -200,6 +206,9 @@ impl TierTasks {
     /// Frees whole closed segments by local retention, up to what the applied pointer covers and the last stable offset;
     /// and any wholly below the log start.
     fn free_local(&self, partition: &Arc<Partition>, config: &LogConfig) {
+        if !partition.may_free() {
+            return;
+        }
         let pointer = partition.pointer();
         let mut log = partition.log();
         let offsets = log.offsets();
@@ -273,7 +282,13 @@ impl TierTasks {
     /// Rule 3, before the first append in a new leadership: does the local log agree with the remote one? If not, the
     /// partition is taken out of service until it has taken over the remote log.
     pub fn lead(self: &Arc<Self>, partition: &Arc<Partition>) {
-        if partition.pointer().state != PointerState::Open || agrees(partition) {
+        let pointer = partition.pointer();
+        if pointer.state != PointerState::Open {
+            return;
+        }
+        if agrees(partition) {
+            // What was copied was decided: it is below the high watermark, whatever this node knew of it.
+            partition.log().advance_high_watermark(pointer.highest_copied_offset + 1);
             return;
         }
         partition.set_ready(false);
@@ -315,6 +330,7 @@ impl TierTasks {
             partition.log().restart_at(next, pointer.log_start_offset, epochs, &producer_state, Some(&aside))?;
             // Before anything is appended behind the new start: recovery must not look below it.
             self.broker.partitions.write_checkpoints();
+            partition.adopted();
             Ok::<_, LogError>(())
         })?;
         Ok(())
