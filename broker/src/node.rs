@@ -129,7 +129,7 @@ impl ControlThread {
 pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
     check_roles(&config)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let (meta, dirs) = open_dirs(&config, &disk)?;
+    let locked = lock_dirs(&config, &disk)?;
     // The ports are bound first, so that a taken one is told before anything is changed, and served last.
     let listeners = bind_all(&config.listeners)?;
     let addresses: Vec<SocketAddr> =
@@ -139,7 +139,9 @@ pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
     let stop = watch::Sender::new(false);
     let control = ControlThread::start()?;
     let (controller, controller_listeners) = start_controller(&config, disk, &control, &stop).await?;
-    let epoch = register(&config, &controller, &meta).await?;
+    let known = cluster_of(&locked)?.or_else(|| config.cluster_id.clone());
+    let (epoch, cluster_id) = register_first(&config, &controller, known).await?;
+    let (meta, dirs) = open_dirs(&config, locked, cluster_id)?;
     let config = Arc::new(config);
     let tier = start_tier(&config, &meta, &dirs, &controller)?;
     let partitions = Partitions::new(Arc::clone(&config), dirs, tier.clone()).map_err(io_error("log.dirs"))?;
@@ -195,10 +197,12 @@ fn check_roles(config: &NodeConfig) -> Result<(), NodeError> {
     }
 }
 
-/// Locks every directory, then agrees on the cluster id: the one they hold, or a new one.
-fn open_dirs(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<(Meta, Vec<Arc<LogDirectory>>), NodeError> {
-    let locked: Vec<LockedDir> =
-        config.log_dirs.iter().map(|path| LockedDir::lock(Arc::clone(disk), path)).collect::<Result<_, _>>()?;
+fn lock_dirs(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Vec<LockedDir>, NodeError> {
+    Ok(config.log_dirs.iter().map(|path| LockedDir::lock(Arc::clone(disk), path)).collect::<Result<_, _>>()?)
+}
+
+/// The cluster that the directories belong to; none if all are new.
+fn cluster_of(locked: &[LockedDir]) -> Result<Option<String>, NodeError> {
     let mut cluster_id: Option<String> = None;
     for meta in locked.iter().filter_map(|dir| dir.meta.as_ref()) {
         match &cluster_id {
@@ -208,7 +212,15 @@ fn open_dirs(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<(Meta, Vec<Arc
             _ => cluster_id = Some(meta.cluster_id.clone()),
         }
     }
-    let cluster_id = cluster_id.or_else(|| config.cluster_id.clone()).unwrap_or_else(|| uuid_to_base64(Uuid::new_v4()));
+    Ok(cluster_id)
+}
+
+/// Opens the directories; new ones are given to the cluster.
+fn open_dirs(
+    config: &NodeConfig,
+    locked: Vec<LockedDir>,
+    cluster_id: String,
+) -> Result<(Meta, Vec<Arc<LogDirectory>>), NodeError> {
     let files = FileCache::FILES_DEFAULT / locked.len().max(1);
     let mut dirs = Vec::with_capacity(locked.len());
     let mut meta = Meta { cluster_id, node_id: config.node_id, directory_id: String::new() };
@@ -322,12 +334,38 @@ fn serve_controllers(
     Ok(tasks)
 }
 
-async fn register(config: &NodeConfig, controller: &ControllerHandle, meta: &Meta) -> Result<i64, NodeError> {
+/// Registers, and learns the cluster's id. A node whose directories are new takes the id that the cluster has; the first
+/// one of all gives it.
+async fn register_first(
+    config: &NodeConfig,
+    controller: &ControllerHandle,
+    known: Option<String>,
+) -> Result<(i64, String), NodeError> {
+    let of_image = || controller.image().cluster_id.as_ref().map(ToString::to_string);
+    let mut proposed = known.clone().or_else(of_image).unwrap_or_else(|| uuid_to_base64(Uuid::new_v4()));
+    loop {
+        match register(config, controller, &proposed).await {
+            Ok(epoch) => return Ok((epoch, proposed)),
+            Err(NodeError::Refused(refused)) if refused.code == ErrorCode::InconsistentClusterId && known.is_none() => {
+                // Another new node was first.
+                tokio::time::sleep(BEAT_SOON).await;
+                proposed = of_image().unwrap_or(proposed);
+            }
+            Err(NodeError::Refused(refused)) if refused.code == ErrorCode::UnknownServerError => {
+                tracing::info!(%refused, "not registered yet");
+                tokio::time::sleep(BEAT_SOON).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn register(config: &NodeConfig, controller: &ControllerHandle, cluster_id: &str) -> Result<i64, NodeError> {
     let endpoints =
         config.advertised.iter().map(|l| Endpoint { listener: l.name.clone(), host: l.host.clone(), port: l.port });
     let request = Request::RegisterBroker(RegisterBroker {
         broker_id: config.node_id,
-        cluster_id: meta.cluster_id.clone(),
+        cluster_id: cluster_id.to_owned(),
         incarnation: Uuid::new_v4(),
         endpoints: endpoints.collect(),
         rack: config.rack.clone(),
@@ -513,7 +551,7 @@ fn start_heartbeats(
                 }
                 Ok(Response::Heartbeat(Err(refused))) => {
                     tracing::warn!(%refused, "the controller does not know this registration: registering again");
-                    match register(&broker.config, &broker.controller, &meta).await {
+                    match register(&broker.config, &broker.controller, &meta.cluster_id).await {
                         Ok(epoch) => broker.set_epoch(epoch),
                         Err(error) => tracing::warn!(%error, "not registered"),
                     }

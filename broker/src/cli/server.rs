@@ -26,7 +26,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> CommandResult {
-    logging::start(args.log_format, "info,openraft=warn,hdfs_native=warn");
+    logging::start(args.log_format, "info,openraft=error,hdfs_native=warn");
     let mut properties = Properties::default();
     let text = read(&args.config)?;
     properties.add_text(&text, &args.config.display().to_string())?;
