@@ -9,6 +9,7 @@ mod demo;
 mod dev;
 mod group;
 mod logging;
+mod nodes;
 mod produce;
 mod server;
 mod tier_check;
@@ -29,7 +30,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// One node in one process, without any configuration.
+    /// One node in one process, or a small cluster, without any configuration.
     Dev(dev::Args),
     /// A node, from a `server.properties` file.
     Server(server::Args),

@@ -8,4 +8,4 @@ mod listener;
 mod write;
 
 pub use connection::{ConnectionContext, FrameHandler, Limits, Reply};
-pub use listener::{BindError, ListenerTask, bind};
+pub use listener::{BindError, ListenerTask, ReservedPort, bind, reserve};

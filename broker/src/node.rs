@@ -32,7 +32,7 @@ use crate::broker::Broker;
 use crate::config::{Listener, NodeConfig};
 use crate::group::{GroupCoordinator, GroupSettings};
 use crate::log_dir::{LockedDir, LogDirError, LogDirectory, Meta};
-use crate::net::{BindError, Limits, ListenerTask, bind};
+use crate::net::{BindError, Limits, ListenerTask, ReservedPort, bind, reserve};
 use crate::offsets_log::LocalOffsets;
 use crate::partitions::{Partitions, RoleChange};
 use crate::peer::{ControllerListener, Peers};
@@ -130,8 +130,8 @@ pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
     check_roles(&config)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let locked = lock_dirs(&config, &disk)?;
-    // The ports are bound first, so that a taken one is told before anything is changed, and served last.
-    let listeners = bind_all(&config.listeners)?;
+    // The ports are taken first, so that a busy one is told before anything is changed, and opened last.
+    let listeners = reserve_all(&config.listeners)?;
     let addresses: Vec<SocketAddr> =
         listeners.iter().map(|(_, l)| l.local_addr()).collect::<io::Result<_>>().map_err(io_error("client port"))?;
     advertise_bound_ports(&mut config, &addresses);
@@ -174,7 +174,7 @@ pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
     let stopping = Arc::new(AtomicBool::new(false));
     let unfenced = start_heartbeats(&broker, &control, &meta, &stopping, &stop);
     until_unfenced(&broker, unfenced).await?;
-    let listeners = serve(&broker, listeners, &stop);
+    let listeners = serve(&broker, listeners, &stop)?;
     Ok(Node {
         broker,
         addresses,
@@ -231,8 +231,8 @@ fn open_dirs(
     Ok((meta, dirs))
 }
 
-fn bind_all(listeners: &[Listener]) -> Result<Vec<(Arc<str>, TcpListener)>, NodeError> {
-    let bound = |l: &Listener| Ok((Arc::from(l.name.as_str()), bind(&l.host, l.port)?));
+fn reserve_all(listeners: &[Listener]) -> Result<Vec<(Arc<str>, ReservedPort)>, NodeError> {
+    let bound = |l: &Listener| Ok((Arc::from(l.name.as_str()), reserve(&l.host, l.port)?));
     listeners.iter().map(bound).collect()
 }
 
@@ -599,22 +599,26 @@ fn limits(config: &NodeConfig) -> Arc<Limits> {
     })
 }
 
-fn serve(broker: &Arc<Broker>, bound: Vec<(Arc<str>, TcpListener)>, stop: &watch::Sender<bool>) -> JoinSet<()> {
+fn serve(
+    broker: &Arc<Broker>,
+    reserved: Vec<(Arc<str>, ReservedPort)>,
+    stop: &watch::Sender<bool>,
+) -> Result<JoinSet<()>, NodeError> {
     let config = &broker.config;
     let limits = limits(config);
     let api = Arc::new(Api::new(Arc::clone(broker)));
     let mut listeners = JoinSet::new();
-    for (name, listener) in bound {
+    for (name, port) in reserved {
         let task = ListenerTask {
             name,
-            listener,
+            listener: port.listen()?,
             handler: api.clone(),
             limits: Arc::clone(&limits),
             connections_max: config.connections_max,
         };
         listeners.spawn(task.run(stop.subscribe()));
     }
-    listeners
+    Ok(listeners)
 }
 
 impl Node {
@@ -649,24 +653,16 @@ impl Node {
 
     /// Waits until others lead what they can lead. A cluster without an active controller is not waited for.
     async fn hand_over(&self) {
-        let others = self
-            .broker
-            .image()
-            .brokers
-            .values()
-            .filter(|b| !b.fenced && b.broker_id != self.broker.config.node_id)
-            .count();
-        if others == 0 {
-            return;
-        }
-        let deadline = tokio::time::Instant::now() + HAND_OVER_MAX;
         let me = self.broker.config.node_id;
+        // A cluster that stops as a whole has nobody to hand anything to.
+        let takers = || self.broker.image().brokers.values().any(|b| !b.fenced && !b.stopping && b.broker_id != me);
+        let deadline = tokio::time::Instant::now() + HAND_OVER_MAX;
         let leads = || {
             let image = self.broker.image();
             image.partitions.values().any(|p| p.record.leader == me && p.record.isr.iter().any(|id| *id != me))
         };
         let said = || self.broker.image().brokers.get(&me).is_none_or(|b| b.stopping);
-        while (!said() || leads()) && tokio::time::Instant::now() < deadline {
+        while takers() && (!said() || leads()) && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(HAND_OVER_LOOK).await;
         }
     }

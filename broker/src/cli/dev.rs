@@ -21,6 +21,9 @@ pub struct Args {
     /// Takes a free port if the port is in use.
     #[arg(long)]
     any_port: bool,
+    /// Nodes of the cluster; more than one run as processes of their own, at the ports from --port on.
+    #[arg(long, default_value_t = 1)]
+    nodes: u16,
     /// Sets one `server.properties` key. May be given again.
     #[arg(long = "override", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -28,6 +31,9 @@ pub struct Args {
 
 pub fn run(args: Args) -> CommandResult {
     logging::start(LogFormat::Text, "warn,strandline=warn,openraft=error");
+    if args.nodes != 1 {
+        return super::nodes::run(&args.data_dir, args.port, args.nodes, &args.overrides);
+    }
     node_runtime()?.block_on(async {
         let node = start(&args.data_dir, args.port, args.any_port, &args.overrides).await?;
         print_banner(&node, &args.data_dir);

@@ -23,9 +23,16 @@ pub struct Args {
     cluster_id: Option<String>,
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Ends when the process that started this one does.
+    #[arg(long, hide = true)]
+    end_with_parent: bool,
 }
 
 pub fn run(args: Args) -> CommandResult {
+    if args.end_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    }
+    write_pid(&args.config)?;
     logging::start(args.log_format, "info,openraft=error,hdfs_native=warn");
     let mut properties = Properties::default();
     let text = read(&args.config)?;
@@ -51,6 +58,13 @@ pub fn run(args: Args) -> CommandResult {
         until_stopped(node).await?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// `strandline.pid` beside the configuration: for those who start and stop nodes by script.
+fn write_pid(config: &Path) -> std::io::Result<()> {
+    let file = config.parent().unwrap_or(Path::new("")).join("strandline.pid");
+    let mut out = std::fs::File::create(file)?;
+    std::io::Write::write_all(&mut out, format!("{}\n", std::process::id()).as_bytes())
 }
 
 fn read(path: &Path) -> Result<String, Box<dyn std::error::Error>> {

@@ -18,6 +18,8 @@ static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 
 /// Pending connections in the kernel, at most.
 const BACKLOG: i32 = 1024;
+/// Looking whether a port is in use takes at most this long.
+const PORT_PROBE: Duration = Duration::from_millis(100);
 /// Wait after a failed accept (usually: no file handle free).
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Time that connections get to finish replies when the node stops.
@@ -41,8 +43,35 @@ fn hint(source: &io::Error) -> &'static str {
     }
 }
 
-/// Binds `host:port`; an empty host is every interface, port 0 any free port.
+/// A port that this process has, and at which nobody is answered yet: connections are refused.
+pub struct ReservedPort {
+    socket: Socket,
+    address: String,
+}
+
+impl ReservedPort {
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// Opens the port.
+    pub fn listen(self) -> Result<TcpListener, BindError> {
+        let ReservedPort { socket, address } = self;
+        let open = || {
+            socket.listen(BACKLOG)?;
+            TcpListener::from_std(socket.into())
+        };
+        open().map_err(|source| BindError { address, source })
+    }
+}
+
+/// Binds `host:port` and opens it.
 pub fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
+    reserve(host, port)?.listen()
+}
+
+/// Binds `host:port`; an empty host is every interface, port 0 any free port.
+pub fn reserve(host: &str, port: u16) -> Result<ReservedPort, BindError> {
     let address = format!("{}:{port}", if host.is_empty() { "*" } else { host });
     let failed = |source| BindError { address: address.clone(), source };
     let ip = match host {
@@ -57,14 +86,18 @@ pub fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
             .next()
             .ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))?,
     };
-    let open = || -> io::Result<TcpListener> {
+    let open = || -> io::Result<Socket> {
+        // Address reuse would let another process that has not begun to listen have the port as well.
+        let in_use = std::net::TcpStream::connect_timeout(&target, PORT_PROBE).is_ok();
+        if in_use && target.port() != 0 {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
         let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.bind(&target.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
+        Ok(socket)
     };
-    open().map_err(failed)
+    Ok(ReservedPort { socket: open().map_err(failed)?, address: address.clone() })
 }
 
 /// Accepts on one listener until told to stop, then lets connections finish.
