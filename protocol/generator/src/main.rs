@@ -40,12 +40,19 @@ const APIS: &[&str] = &[
     "SaslAuthenticate",
     "CreatePartitions",
     "DeleteGroups",
+    "ElectLeaders",
     "IncrementalAlterConfigs",
+    "AlterPartitionReassignments",
+    "ListPartitionReassignments",
     "OffsetDelete",
+    "DescribeQuorum",
     "DescribeCluster",
     "DescribeProducers",
+    "UnregisterBroker",
     "ListConfigResources",
     "DescribeTopicPartitions",
+    "AddRaftVoter",
+    "RemoveRaftVoter",
 ];
 
 /// Other messages.

@@ -32,12 +32,19 @@ pub enum ApiKey {
     SaslAuthenticate = 36,
     CreatePartitions = 37,
     DeleteGroups = 42,
+    ElectLeaders = 43,
     IncrementalAlterConfigs = 44,
+    AlterPartitionReassignments = 45,
+    ListPartitionReassignments = 46,
     OffsetDelete = 47,
+    DescribeQuorum = 55,
     DescribeCluster = 60,
     DescribeProducers = 61,
+    UnregisterBroker = 64,
     ListConfigResources = 74,
     DescribeTopicPartitions = 75,
+    AddRaftVoter = 80,
+    RemoveRaftVoter = 81,
 }
 
 impl ApiKey {
@@ -69,12 +76,19 @@ impl ApiKey {
         ApiKey::SaslAuthenticate,
         ApiKey::CreatePartitions,
         ApiKey::DeleteGroups,
+        ApiKey::ElectLeaders,
         ApiKey::IncrementalAlterConfigs,
+        ApiKey::AlterPartitionReassignments,
+        ApiKey::ListPartitionReassignments,
         ApiKey::OffsetDelete,
+        ApiKey::DescribeQuorum,
         ApiKey::DescribeCluster,
         ApiKey::DescribeProducers,
+        ApiKey::UnregisterBroker,
         ApiKey::ListConfigResources,
         ApiKey::DescribeTopicPartitions,
+        ApiKey::AddRaftVoter,
+        ApiKey::RemoveRaftVoter,
     ];
 
     /// Versions that a release of Kafka 4.3.1 answers.
@@ -106,12 +120,19 @@ impl ApiKey {
             ApiKey::SaslAuthenticate => 0..=2,
             ApiKey::CreatePartitions => 0..=3,
             ApiKey::DeleteGroups => 0..=2,
+            ApiKey::ElectLeaders => 0..=2,
             ApiKey::IncrementalAlterConfigs => 0..=1,
+            ApiKey::AlterPartitionReassignments => 0..=1,
+            ApiKey::ListPartitionReassignments => 0..=0,
             ApiKey::OffsetDelete => 0..=0,
+            ApiKey::DescribeQuorum => 0..=2,
             ApiKey::DescribeCluster => 0..=2,
             ApiKey::DescribeProducers => 0..=0,
+            ApiKey::UnregisterBroker => 0..=0,
             ApiKey::ListConfigResources => 0..=1,
             ApiKey::DescribeTopicPartitions => 0..=0,
+            ApiKey::AddRaftVoter => 0..=1,
+            ApiKey::RemoveRaftVoter => 0..=0,
         }
     }
 
@@ -144,12 +165,19 @@ impl ApiKey {
             ApiKey::SaslAuthenticate => 2,
             ApiKey::CreatePartitions => 2,
             ApiKey::DeleteGroups => 2,
+            ApiKey::ElectLeaders => 2,
             ApiKey::IncrementalAlterConfigs => 1,
+            ApiKey::AlterPartitionReassignments => 0,
+            ApiKey::ListPartitionReassignments => 0,
             ApiKey::OffsetDelete => i16::MAX,
+            ApiKey::DescribeQuorum => 0,
             ApiKey::DescribeCluster => 0,
             ApiKey::DescribeProducers => 0,
+            ApiKey::UnregisterBroker => 0,
             ApiKey::ListConfigResources => 0,
             ApiKey::DescribeTopicPartitions => 0,
+            ApiKey::AddRaftVoter => 0,
+            ApiKey::RemoveRaftVoter => 0,
         }
     }
 }

@@ -1830,6 +1830,58 @@ impl Sample for delete_groups_response::DeletableGroupResult {
     }
 }
 
+impl Sample for elect_leaders_request::ElectLeadersRequest {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        if version >= 1 {
+            m.election_type = r.i8();
+        }
+        m.topic_partitions = r.option(|r| r.array(|r| elect_leaders_request::TopicPartitions::sample(r, version)));
+        m.timeout_ms = r.i32();
+        m
+    }
+}
+
+impl Sample for elect_leaders_request::TopicPartitions {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.topic = r.string();
+        m.partitions = r.array(|r| r.i32());
+        m
+    }
+}
+
+impl Sample for elect_leaders_response::ElectLeadersResponse {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.throttle_time_ms = r.i32();
+        if version >= 1 {
+            m.error_code = r.i16();
+        }
+        m.replica_election_results = r.array(|r| elect_leaders_response::ReplicaElectionResult::sample(r, version));
+        m
+    }
+}
+
+impl Sample for elect_leaders_response::ReplicaElectionResult {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.topic = r.string();
+        m.partition_result = r.array(|r| elect_leaders_response::PartitionResult::sample(r, version));
+        m
+    }
+}
+
+impl Sample for elect_leaders_response::PartitionResult {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.partition_id = r.i32();
+        m.error_code = r.i16();
+        m.error_message = r.option(|r| r.string());
+        m
+    }
+}
+
 impl Sample for incremental_alter_configs_request::IncrementalAlterConfigsRequest {
     fn sample(r: &mut Random, version: i16) -> Self {
         let mut m = Self::default();
@@ -1875,6 +1927,123 @@ impl Sample for incremental_alter_configs_response::AlterConfigsResourceResponse
         m.error_message = r.option(|r| r.string());
         m.resource_type = r.i8();
         m.resource_name = r.string();
+        m
+    }
+}
+
+impl Sample for alter_partition_reassignments_request::AlterPartitionReassignmentsRequest {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.timeout_ms = r.i32();
+        if version == 1 {
+            m.allow_replication_factor_change = r.bool();
+        }
+        m.topics = r.array(|r| alter_partition_reassignments_request::ReassignableTopic::sample(r, version));
+        m
+    }
+}
+
+impl Sample for alter_partition_reassignments_request::ReassignableTopic {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.name = r.string();
+        m.partitions = r.array(|r| alter_partition_reassignments_request::ReassignablePartition::sample(r, version));
+        m
+    }
+}
+
+impl Sample for alter_partition_reassignments_request::ReassignablePartition {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.partition_index = r.i32();
+        m.replicas = r.option(|r| r.array(|r| r.i32()));
+        m
+    }
+}
+
+impl Sample for alter_partition_reassignments_response::AlterPartitionReassignmentsResponse {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.throttle_time_ms = r.i32();
+        if version == 1 {
+            m.allow_replication_factor_change = r.bool();
+        }
+        m.error_code = r.i16();
+        m.error_message = r.option(|r| r.string());
+        m.responses =
+            r.array(|r| alter_partition_reassignments_response::ReassignableTopicResponse::sample(r, version));
+        m
+    }
+}
+
+impl Sample for alter_partition_reassignments_response::ReassignableTopicResponse {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.name = r.string();
+        m.partitions =
+            r.array(|r| alter_partition_reassignments_response::ReassignablePartitionResponse::sample(r, version));
+        m
+    }
+}
+
+impl Sample for alter_partition_reassignments_response::ReassignablePartitionResponse {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.partition_index = r.i32();
+        m.error_code = r.i16();
+        m.error_message = r.option(|r| r.string());
+        m
+    }
+}
+
+impl Sample for list_partition_reassignments_request::ListPartitionReassignmentsRequest {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.timeout_ms = r.i32();
+        m.topics = r.option(|r| {
+            r.array(|r| list_partition_reassignments_request::ListPartitionReassignmentsTopics::sample(r, version))
+        });
+        m
+    }
+}
+
+impl Sample for list_partition_reassignments_request::ListPartitionReassignmentsTopics {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.name = r.string();
+        m.partition_indexes = r.array(|r| r.i32());
+        m
+    }
+}
+
+impl Sample for list_partition_reassignments_response::ListPartitionReassignmentsResponse {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.throttle_time_ms = r.i32();
+        m.error_code = r.i16();
+        m.error_message = r.option(|r| r.string());
+        m.topics = r.array(|r| list_partition_reassignments_response::OngoingTopicReassignment::sample(r, version));
+        m
+    }
+}
+
+impl Sample for list_partition_reassignments_response::OngoingTopicReassignment {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.name = r.string();
+        m.partitions =
+            r.array(|r| list_partition_reassignments_response::OngoingPartitionReassignment::sample(r, version));
+        m
+    }
+}
+
+impl Sample for list_partition_reassignments_response::OngoingPartitionReassignment {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.partition_index = r.i32();
+        m.replicas = r.array(|r| r.i32());
+        m.adding_replicas = r.array(|r| r.i32());
+        m.removing_replicas = r.array(|r| r.i32());
         m
     }
 }
@@ -1929,6 +2098,119 @@ impl Sample for offset_delete_response::OffsetDeleteResponsePartition {
         let mut m = Self::default();
         m.partition_index = r.i32();
         m.error_code = r.i16();
+        m
+    }
+}
+
+impl Sample for describe_quorum_request::DescribeQuorumRequest {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.topics = r.array(|r| describe_quorum_request::TopicData::sample(r, version));
+        m
+    }
+}
+
+impl Sample for describe_quorum_request::TopicData {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.topic_name = r.string();
+        m.partitions = r.array(|r| describe_quorum_request::PartitionData::sample(r, version));
+        m
+    }
+}
+
+impl Sample for describe_quorum_request::PartitionData {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.partition_index = r.i32();
+        m
+    }
+}
+
+impl Sample for describe_quorum_response::DescribeQuorumResponse {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.error_code = r.i16();
+        if version == 2 {
+            m.error_message = r.option(|r| r.string());
+        }
+        m.topics = r.array(|r| describe_quorum_response::TopicData::sample(r, version));
+        if version == 2 {
+            m.nodes = r.array(|r| describe_quorum_response::Node::sample(r, version));
+        }
+        m
+    }
+}
+
+impl Sample for describe_quorum_response::TopicData {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.topic_name = r.string();
+        m.partitions = r.array(|r| describe_quorum_response::PartitionData::sample(r, version));
+        m
+    }
+}
+
+impl Sample for describe_quorum_response::PartitionData {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.partition_index = r.i32();
+        m.error_code = r.i16();
+        if version == 2 {
+            m.error_message = r.option(|r| r.string());
+        }
+        m.leader_id = r.i32();
+        m.leader_epoch = r.i32();
+        m.high_watermark = r.i64();
+        m.current_voters = r.array(|r| describe_quorum_response::ReplicaState::sample(r, version));
+        m.observers = r.array(|r| describe_quorum_response::ReplicaState::sample(r, version));
+        m
+    }
+}
+
+impl Sample for describe_quorum_response::Node {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        if version == 2 {
+            m.node_id = r.i32();
+        }
+        if version == 2 {
+            m.listeners = r.array(|r| describe_quorum_response::Listener::sample(r, version));
+        }
+        m
+    }
+}
+
+impl Sample for describe_quorum_response::Listener {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        if version == 2 {
+            m.name = r.string();
+        }
+        if version == 2 {
+            m.host = r.string();
+        }
+        if version == 2 {
+            m.port = r.u16();
+        }
+        m
+    }
+}
+
+impl Sample for describe_quorum_response::ReplicaState {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.replica_id = r.i32();
+        if version == 2 {
+            m.replica_directory_id = r.uuid();
+        }
+        m.log_end_offset = r.i64();
+        if version >= 1 {
+            m.last_fetch_timestamp = r.i64();
+        }
+        if version >= 1 {
+            m.last_caught_up_timestamp = r.i64();
+        }
         m
     }
 }
@@ -2033,6 +2315,24 @@ impl Sample for describe_producers_response::ProducerState {
         m.last_timestamp = r.i64();
         m.coordinator_epoch = r.i32();
         m.current_txn_start_offset = r.i64();
+        m
+    }
+}
+
+impl Sample for unregister_broker_request::UnregisterBrokerRequest {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.broker_id = r.i32();
+        m
+    }
+}
+
+impl Sample for unregister_broker_response::UnregisterBrokerResponse {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.throttle_time_ms = r.i32();
+        m.error_code = r.i16();
+        m.error_message = r.option(|r| r.string());
         m
     }
 }
@@ -2142,6 +2442,61 @@ impl Sample for describe_topic_partitions_response::Cursor {
         let mut m = Self::default();
         m.topic_name = r.string();
         m.partition_index = r.i32();
+        m
+    }
+}
+
+impl Sample for add_raft_voter_request::AddRaftVoterRequest {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.cluster_id = r.option(|r| r.string());
+        m.timeout_ms = r.i32();
+        m.voter_id = r.i32();
+        m.voter_directory_id = r.uuid();
+        m.listeners = r.array(|r| add_raft_voter_request::Listener::sample(r, version));
+        if version == 1 {
+            m.ack_when_committed = r.bool();
+        }
+        m
+    }
+}
+
+impl Sample for add_raft_voter_request::Listener {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.name = r.string();
+        m.host = r.string();
+        m.port = r.u16();
+        m
+    }
+}
+
+impl Sample for add_raft_voter_response::AddRaftVoterResponse {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.throttle_time_ms = r.i32();
+        m.error_code = r.i16();
+        m.error_message = r.option(|r| r.string());
+        m
+    }
+}
+
+impl Sample for remove_raft_voter_request::RemoveRaftVoterRequest {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.cluster_id = r.option(|r| r.string());
+        m.voter_id = r.i32();
+        m.voter_directory_id = r.uuid();
+        m
+    }
+}
+
+impl Sample for remove_raft_voter_response::RemoveRaftVoterResponse {
+    fn sample(r: &mut Random, version: i16) -> Self {
+        let mut m = Self::default();
+        m.throttle_time_ms = r.i32();
+        m.error_code = r.i16();
+        m.error_message = r.option(|r| r.string());
         m
     }
 }
@@ -2348,18 +2703,32 @@ pub fn cases() -> Vec<Case> {
         case::<create_partitions_response::CreatePartitionsResponse>(),
         case::<delete_groups_request::DeleteGroupsRequest>(),
         case::<delete_groups_response::DeleteGroupsResponse>(),
+        case::<elect_leaders_request::ElectLeadersRequest>(),
+        case::<elect_leaders_response::ElectLeadersResponse>(),
         case::<incremental_alter_configs_request::IncrementalAlterConfigsRequest>(),
         case::<incremental_alter_configs_response::IncrementalAlterConfigsResponse>(),
+        case::<alter_partition_reassignments_request::AlterPartitionReassignmentsRequest>(),
+        case::<alter_partition_reassignments_response::AlterPartitionReassignmentsResponse>(),
+        case::<list_partition_reassignments_request::ListPartitionReassignmentsRequest>(),
+        case::<list_partition_reassignments_response::ListPartitionReassignmentsResponse>(),
         case::<offset_delete_request::OffsetDeleteRequest>(),
         case::<offset_delete_response::OffsetDeleteResponse>(),
+        case::<describe_quorum_request::DescribeQuorumRequest>(),
+        case::<describe_quorum_response::DescribeQuorumResponse>(),
         case::<describe_cluster_request::DescribeClusterRequest>(),
         case::<describe_cluster_response::DescribeClusterResponse>(),
         case::<describe_producers_request::DescribeProducersRequest>(),
         case::<describe_producers_response::DescribeProducersResponse>(),
+        case::<unregister_broker_request::UnregisterBrokerRequest>(),
+        case::<unregister_broker_response::UnregisterBrokerResponse>(),
         case::<list_config_resources_request::ListConfigResourcesRequest>(),
         case::<list_config_resources_response::ListConfigResourcesResponse>(),
         case::<describe_topic_partitions_request::DescribeTopicPartitionsRequest>(),
         case::<describe_topic_partitions_response::DescribeTopicPartitionsResponse>(),
+        case::<add_raft_voter_request::AddRaftVoterRequest>(),
+        case::<add_raft_voter_response::AddRaftVoterResponse>(),
+        case::<remove_raft_voter_request::RemoveRaftVoterRequest>(),
+        case::<remove_raft_voter_response::RemoveRaftVoterResponse>(),
         case::<request_header::RequestHeader>(),
         case::<response_header::ResponseHeader>(),
         case::<consumer_protocol_subscription::ConsumerProtocolSubscription>(),
