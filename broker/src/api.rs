@@ -12,6 +12,8 @@ mod log_dirs;
 mod metadata;
 mod produce;
 mod producers;
+mod quorum;
+mod reassignments;
 mod replica_fetch;
 mod topics;
 mod versions;
@@ -69,7 +71,14 @@ fn operation(api: ApiKey) -> Operation {
         | ApiKey::LeaveGroup => Operation::Read,
         ApiKey::CreateTopics => Operation::Create,
         ApiKey::DeleteTopics | ApiKey::DeleteRecords | ApiKey::DeleteGroups | ApiKey::OffsetDelete => Operation::Delete,
-        ApiKey::CreatePartitions | ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => Operation::Alter,
+        ApiKey::CreatePartitions
+        | ApiKey::AlterConfigs
+        | ApiKey::IncrementalAlterConfigs
+        | ApiKey::AlterPartitionReassignments
+        | ApiKey::ElectLeaders
+        | ApiKey::AddRaftVoter
+        | ApiKey::RemoveRaftVoter
+        | ApiKey::UnregisterBroker => Operation::Alter,
         _ => Operation::Describe,
     }
 }
@@ -155,6 +164,13 @@ impl Api {
             ApiKey::ListGroups => later(broker, call, header, body, groups::list),
             ApiKey::DescribeGroups => later(broker, call, header, body, groups::describe),
             ApiKey::DeleteGroups => later(broker, call, header, body, groups::delete),
+            ApiKey::AlterPartitionReassignments => later(broker, call, header, body, reassignments::alter),
+            ApiKey::ListPartitionReassignments => later(broker, call, header, body, reassignments::list),
+            ApiKey::ElectLeaders => later(broker, call, header, body, reassignments::elect),
+            ApiKey::DescribeQuorum => later(broker, call, header, body, quorum::describe),
+            ApiKey::AddRaftVoter => later(broker, call, header, body, quorum::add_voter),
+            ApiKey::RemoveRaftVoter => later(broker, call, header, body, quorum::remove_voter),
+            ApiKey::UnregisterBroker => later(broker, call, header, body, quorum::unregister),
             other => Reply::Close(format!("{other:?} is not served")),
         }
     }

@@ -3,6 +3,9 @@
 //! Owns arguments, exit codes, what is printed. Errors go to standard error with what to do next; results to standard
 //! output, as JSON where `--json` says so.
 
+mod cluster;
+mod cluster_moves;
+mod cluster_plan;
 mod connect;
 mod consume;
 mod demo;
@@ -44,6 +47,8 @@ enum Command {
     Consume(consume::Args),
     /// Consumer groups: members, offsets, lag.
     Group(group::Args),
+    /// The cluster: its nodes, moves of replicas, its controllers.
+    Cluster(cluster::Args),
     /// The bucket.
     Tier(tier_check::Args),
 }
@@ -61,6 +66,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),
+        Command::Cluster(args) => cluster::run(args),
         Command::Tier(args) => tier_check::run(args),
     };
     outcome.unwrap_or_else(|error| {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::encoding::{DecodeError, Get, Put};
 use crate::image::MetadataImage;
-use crate::raft::network::{IDENTIFY, MEMBERSHIP, Probe, REQUEST, RaftTransport, ServeError, serve};
+use crate::raft::network::{IDENTIFY, MEMBERSHIP, Probe, QUORUM, REQUEST, RaftTransport, ServeError, serve};
 use crate::raft::state_machine::{ImageUpdate, Updates};
 use crate::raft::types::{NodeId, Raft};
 use crate::request::{Request, Response};
@@ -260,6 +260,7 @@ impl ControllerHandle {
                 Ok(wire::encode_answer(&answer))
             }
             Some((&MEMBERSHIP, rest)) => Ok(self.serve_membership(rest).await?),
+            Some((&QUORUM, _)) => Ok(wire::encode_quorum(&self.quorum())),
             Some((&IDENTIFY, rest)) => Ok(self.identity(rest.first() == Some(&1)).await),
             _ => serve(&self.raft, message).await,
         }
@@ -332,6 +333,15 @@ impl ControllerHandle {
             applied_index: metrics.last_applied.map_or(0, |id| id.index),
             replicas: membership.nodes().map(replica).collect(),
         }
+    }
+
+    /// The quorum as its leader knows it; as this node knows it, if the leader does not answer.
+    pub async fn quorum_of_leader(&self) -> QuorumView {
+        let here = self.quorum();
+        let leader = here.leader.filter(|leader| *leader != self.node_id);
+        let Some((leader, address)) = leader.and_then(|l| Some((l, self.address_of(l)?))) else { return here };
+        let answer = self.transport.call(leader, &address, vec![QUORUM], CALL_MAX).await;
+        answer.ok().and_then(|bytes| wire::decode_quorum(&bytes).ok()).unwrap_or(here)
     }
 
     /// Adds a voter, or a node that only follows, wherever the active controller is.

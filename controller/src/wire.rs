@@ -11,6 +11,7 @@ use strandline_protocol::remote_pointer::{Advance, AdvanceOutcome, Refusal, Remo
 use uuid::Uuid;
 
 use crate::encoding::{DecodeError, Get, Put};
+use crate::handle::{QuorumView, ReplicaView};
 use crate::record::{Endpoint, MetadataRecord, PartitionRecord, ResourceType};
 use crate::request::{
     AlterConfigs, ConfigOp, CreatedTopic, ElectLeaders, ElectionKind, Heartbeat, HeartbeatAnswer, IsrChange,
@@ -72,6 +73,8 @@ layout! {
     Refused { code, message }
     TopicPartition { topic_id, partition }
     AdvanceOutcome { accepted, pointer }
+    ReplicaView { node_id, address, voter, matched }
+    QuorumView { leader, term, last_index, applied_index, replicas }
 }
 
 fn unknown<T>(field: &'static str, value: impl Into<i64>) -> Decoded<T> {
@@ -503,6 +506,14 @@ pub(crate) fn encode_answer(answer: &Result<Response, ControllerError>) -> Vec<u
 }
 
 pub(crate) fn decode_answer(bytes: &[u8]) -> Decoded<Result<Response, ControllerError>> {
+    whole(bytes)
+}
+
+pub(crate) fn encode_quorum(view: &QuorumView) -> Vec<u8> {
+    bytes_of(view)
+}
+
+pub(crate) fn decode_quorum(bytes: &[u8]) -> Decoded<QuorumView> {
     whole(bytes)
 }
 

@@ -94,7 +94,15 @@ fn alive<'a>(
     image: &'a MetadataImage,
     listener: &'a str,
 ) -> impl Iterator<Item = (&'a Arc<BrokerRecord>, String, i32)> {
-    image.brokers.values().filter(|b| !b.fenced).filter_map(move |b| {
+    registered(image, listener).filter(|(b, ..)| !b.fenced)
+}
+
+/// Brokers with their endpoint of the listener that was asked.
+fn registered<'a>(
+    image: &'a MetadataImage,
+    listener: &'a str,
+) -> impl Iterator<Item = (&'a Arc<BrokerRecord>, String, i32)> {
+    image.brokers.values().filter_map(move |b| {
         let endpoint = b.endpoint(listener)?;
         Some((b, endpoint.host.clone(), i32::from(endpoint.port)))
     })
@@ -202,12 +210,14 @@ pub(super) async fn describe_cluster(
         endpoint_type: BROKERS,
         cluster_id: image.cluster_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         controller_id: controller_id(&broker, &image),
-        brokers: alive(&image, &call.context.listener)
+        brokers: registered(&image, &call.context.listener)
+            .filter(|(b, ..)| !b.fenced || request.include_fenced_brokers)
             .map(|(b, host, port)| DescribeClusterBroker {
                 broker_id: b.broker_id,
                 host,
                 port,
                 rack: b.rack.clone(),
+                is_fenced: b.fenced,
                 ..Default::default()
             })
             .collect(),

@@ -53,6 +53,8 @@ pub(crate) const REQUEST: u8 = 16;
 pub(crate) const MEMBERSHIP: u8 = 17;
 /// Asks who this is.
 pub(crate) const IDENTIFY: u8 = 18;
+/// How far the members of the quorum are, asked of the leader.
+pub(crate) const QUORUM: u8 = 19;
 
 /// Answers a message that another controller sent; what comes back goes back to it.
 pub(crate) async fn serve(raft: &Raft, message: &[u8]) -> Result<Vec<u8>, ServeError> {
