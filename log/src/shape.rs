@@ -251,6 +251,8 @@ impl Log {
                 disk.open(&path)?.sync_all()?;
                 disk.sync_dir(&self.dir)?;
             }
+            // Nor can recovery read the epochs of batches that are gone.
+            self.write_epochs()?;
         }
         for number in 0..count {
             if number > 0 {

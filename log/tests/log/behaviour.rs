@@ -245,6 +245,33 @@ fn freed_segments_are_gone_and_the_rest_stays() {
     assert!(names.iter().all(|entry| !entry.name.ends_with(".deleted")));
 }
 
+/// Killed before any checkpoint: of what was freed, the snapshot and the epochs are all that is left.
+#[test]
+fn what_was_freed_leaves_its_epochs_and_producers_to_recovery() {
+    let disk = new_disk();
+    let tiered = || LogConfig { remote_storage_enable: true, ..config(500) };
+    let mut log = open(&disk, tiered(), Opening::default()).unwrap();
+    for number in 0..10 {
+        let batch = produced(6, 0, number, 1, false);
+        log.append_as_leader(&batch, 2, AppendOrigin::Client, NOW).unwrap();
+    }
+    for number in 0..20 {
+        let batch = produced(7, 0, number, 1, false);
+        log.append_as_leader(&batch, 5, AppendOrigin::Client, NOW).unwrap();
+    }
+    flush(&mut log);
+    log.advance_high_watermark(30);
+    let first_kept = log.sealed_segments(20, 30, 1)[0].base_offset;
+    assert!(first_kept > 11, "{first_kept}");
+    let _names = log.delete_local_before(first_kept).unwrap();
+    drop(log);
+    let log = open(&disk, tiered(), Opening { clean: false, ..Opening::default() }).unwrap();
+    assert_eq!((log.offsets().local_log_start, log.offsets().log_end), (first_kept, 30));
+    assert_eq!([9, 10, first_kept - 1].map(|offset| log.epoch_for_offset(offset)), [Some(2), Some(5), Some(5)]);
+    let producers: Vec<i64> = log.producers().unwrap().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(producers, [6, 7], "the one whose batches are all gone too");
+}
+
 #[test]
 fn truncation_takes_batches_epochs_and_producers_back() {
     let disk = new_disk();
