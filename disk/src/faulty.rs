@@ -83,11 +83,7 @@ enum Fate {
 
 impl State {
     fn alive(&self) -> io::Result<()> {
-        if self.crashed {
-            Err(power_lost())
-        } else {
-            Ok(())
-        }
+        if self.crashed { Err(power_lost()) } else { Ok(()) }
     }
 
     fn next_operation(&mut self) -> io::Result<Fate> {
@@ -136,13 +132,9 @@ impl State {
         for component in path.components() {
             match component {
                 Component::Normal(name) => {
-                    let name = name
-                        .to_str()
-                        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+                    let name = name.to_str().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
                     let found = self.dir(inode)?.current.get(name).copied();
-                    inode = found.ok_or_else(|| {
-                        io::Error::new(io::ErrorKind::NotFound, path.display().to_string())
-                    })?;
+                    inode = found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, path.display().to_string()))?;
                 }
                 Component::RootDir | Component::CurDir => {}
                 _ => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
@@ -189,28 +181,21 @@ impl State {
     fn write(&mut self, inode: u64, bytes: Vec<u8>, offset: usize) -> io::Result<()> {
         let fate = self.next_operation()?;
         let grown = (offset + bytes.len()).saturating_sub(self.file(inode)?.current.len()) as u64;
-        let full = self
-            .capacity_bytes
-            .is_some_and(|capacity| grown > 0 && self.used_bytes() + grown > capacity);
+        let full = self.capacity_bytes.is_some_and(|capacity| grown > 0 && self.used_bytes() + grown > capacity);
         let file = self.file_mut(inode)?;
         match fate {
             Fate::InFlight => {
                 file.apply_in_flight(FileOp::Write { offset, bytes });
                 Err(power_lost())
             }
-            Fate::Fails(InjectedError::Io | InjectedError::SyncLosesPages) => {
-                Err(injected(InjectedError::Io))
-            }
+            Fate::Fails(InjectedError::Io | InjectedError::SyncLosesPages) => Err(injected(InjectedError::Io)),
             Fate::Done if !full => {
                 file.apply(FileOp::Write { offset, bytes });
                 Ok(())
             }
             Fate::Done | Fate::Fails(InjectedError::NoSpace) => {
                 let half = bytes.len() / 2;
-                file.apply(FileOp::Write {
-                    offset,
-                    bytes: bytes[..half].to_vec(),
-                });
+                file.apply(FileOp::Write { offset, bytes: bytes[..half].to_vec() });
                 Err(no_space())
             }
         }
@@ -327,25 +312,13 @@ impl FaultyDisk {
         let mut state = self.0.lock();
         state.crashed = true;
         let mut random = Random::new(seed);
-        let nodes = state
-            .nodes
-            .iter()
-            .map(|(inode, node)| (*inode, node.after_crash(&mut random)))
-            .collect();
+        let nodes = state.nodes.iter().map(|(inode, node)| (*inode, node.after_crash(&mut random))).collect();
         Self::with_nodes(nodes, state.next_inode)
     }
 
     fn handle(&self, inode: u64, path: &Path) -> Arc<dyn DiskFile> {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default()
-            .to_owned();
-        Arc::new(FaultyFile {
-            disk: self.clone(),
-            inode,
-            name,
-        })
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        Arc::new(FaultyFile { disk: self.clone(), inode, name })
     }
 }
 
@@ -353,11 +326,7 @@ impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.disk.0.lock();
         state.alive()?;
-        if state
-            .failing_reads
-            .iter()
-            .any(|part| self.name.contains(part))
-        {
+        if state.failing_reads.iter().any(|part| self.name.contains(part)) {
             return Err(injected(InjectedError::Io));
         }
         let image = &state.file(self.inode)?.current;
@@ -426,9 +395,7 @@ impl Disk for FaultyDisk {
             match state.next_operation()? {
                 Fate::Done => state.file_mut(inode)?.apply(FileOp::Truncate { len: 0 }),
                 Fate::InFlight => {
-                    state
-                        .file_mut(inode)?
-                        .apply_in_flight(FileOp::Truncate { len: 0 });
+                    state.file_mut(inode)?.apply_in_flight(FileOp::Truncate { len: 0 });
                     return Err(power_lost());
                 }
                 Fate::Fails(error) => return Err(injected(error)),
@@ -540,9 +507,7 @@ impl Disk for FaultyDisk {
     fn available_space(&self, _path: &Path) -> io::Result<u64> {
         let state = self.0.lock();
         state.alive()?;
-        Ok(state.capacity_bytes.map_or(u64::MAX, |capacity| {
-            capacity.saturating_sub(state.used_bytes())
-        }))
+        Ok(state.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
     }
 
     fn sync_filesystem(&self, _path: &Path) -> io::Result<()> {
@@ -570,9 +535,6 @@ impl Disk for FaultyDisk {
         if !state.locks.insert(inode) {
             return Err(io::Error::from(io::ErrorKind::WouldBlock));
         }
-        Ok(Box::new(FaultyLock {
-            disk: self.clone(),
-            inode,
-        }))
+        Ok(Box::new(FaultyLock { disk: self.clone(), inode }))
     }
 }

@@ -106,11 +106,7 @@ impl FileNode {
             2 => self.keep_prefix(random, &mut image),
             _ => self.keep_subset(random, &mut image),
         }
-        FileNode {
-            current: image.clone(),
-            durable: image,
-            pending: Vec::new(),
-        }
+        FileNode { current: image.clone(), durable: image, pending: Vec::new() }
     }
 
     fn keep_prefix(&self, random: &mut Random, image: &mut Vec<u8>) {
@@ -164,18 +160,9 @@ fn tear(op: &FileOp, random: &mut Random, image: &mut Vec<u8>) {
 
 #[derive(Debug, Clone)]
 pub(crate) enum DirOp {
-    Insert {
-        name: String,
-        inode: u64,
-    },
-    Remove {
-        name: String,
-    },
-    Rename {
-        from: String,
-        to: String,
-        inode: u64,
-    },
+    Insert { name: String, inode: u64 },
+    Remove { name: String },
+    Rename { from: String, to: String, inode: u64 },
 }
 
 impl DirOp {
@@ -225,11 +212,7 @@ impl DirNode {
                 op.apply(&mut names);
             }
         }
-        DirNode {
-            current: names.clone(),
-            durable: names,
-            pending: Vec::new(),
-        }
+        DirNode { current: names.clone(), durable: names, pending: Vec::new() }
     }
 }
 

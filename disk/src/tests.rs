@@ -16,10 +16,7 @@ fn conformance(disk: &dyn Disk, root: &Path) {
     let path = dir.join("file");
     assert_eq!(disk.open(&path).unwrap_err().kind(), ErrorKind::NotFound);
     let file = disk.create_new(&path).unwrap();
-    assert_eq!(
-        disk.create_new(&path).unwrap_err().kind(),
-        ErrorKind::AlreadyExists
-    );
+    assert_eq!(disk.create_new(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);
     let (one, two) = (vec![1u8; 70_000], vec![2u8; 3]);
     // More slices than one system call takes, with empty ones among them.
     let mut slices: Vec<IoSlice<'_>> = Vec::new();
@@ -42,34 +39,16 @@ fn conformance(disk: &dyn Disk, root: &Path) {
     assert_eq!(disk.len(&path).unwrap(), 5);
     disk.replace_file(&dir.join("other"), b"hello").unwrap();
     assert_eq!(disk.read_file(&dir.join("other"), 5).unwrap(), b"hello");
-    assert_eq!(
-        disk.read_file(&dir.join("other"), 4).unwrap_err().kind(),
-        ErrorKind::InvalidData
-    );
+    assert_eq!(disk.read_file(&dir.join("other"), 4).unwrap_err().kind(), ErrorKind::InvalidData);
     disk.rename(&path, &dir.join("other")).unwrap();
     assert!(!disk.exists(&path).unwrap());
     disk.create(&dir.join("z")).unwrap();
     disk.create_dir_all(&dir.join("c")).unwrap();
     disk.sync_dir(&dir).unwrap();
-    let names: Vec<_> = disk
-        .read_dir(&dir)
-        .unwrap()
-        .into_iter()
-        .map(|e| (e.name, e.is_dir))
-        .collect();
-    assert_eq!(
-        names,
-        [
-            ("c".into(), true),
-            ("other".into(), false),
-            ("z".into(), false)
-        ]
-    );
+    let names: Vec<_> = disk.read_dir(&dir).unwrap().into_iter().map(|e| (e.name, e.is_dir)).collect();
+    assert_eq!(names, [("c".into(), true), ("other".into(), false), ("z".into(), false)]);
     let lock = disk.lock(&root.join(".lock")).unwrap();
-    assert_eq!(
-        disk.lock(&root.join(".lock")).unwrap_err().kind(),
-        ErrorKind::WouldBlock
-    );
+    assert_eq!(disk.lock(&root.join(".lock")).unwrap_err().kind(), ErrorKind::WouldBlock);
     drop(lock);
     disk.lock(&root.join(".lock")).unwrap();
     assert!(disk.available_space(root).unwrap() > 0);
@@ -96,11 +75,7 @@ fn faulty_disk_conforms() {
 
 fn put(disk: &FaultyDisk, path: &str, bytes: &[u8], offset: u64) -> std::io::Result<()> {
     let path = Path::new(path);
-    let file = if disk.exists(path)? {
-        disk.open(path)?
-    } else {
-        disk.create(path)?
-    };
+    let file = if disk.exists(path)? { disk.open(path)? } else { disk.create(path)? };
     file.write_at(&mut [IoSlice::new(bytes)], offset)
 }
 
@@ -124,18 +99,9 @@ fn what_is_synced_survives_and_the_rest_may_not() {
             _ => torn += 1,
         }
         unnamed += u32::from(!after.exists(Path::new("/g")).unwrap());
-        assert_eq!(
-            bytes,
-            disk.crash(seed)
-                .read_file(Path::new("/f"), 1 << 20)
-                .unwrap(),
-            "same seed, same image"
-        );
+        assert_eq!(bytes, disk.crash(seed).read_file(Path::new("/f"), 1 << 20).unwrap(), "same seed, same image");
     }
-    assert!(
-        kept > 10 && lost > 10 && torn > 10 && unnamed > 10,
-        "{kept} {lost} {torn} {unnamed}"
-    );
+    assert!(kept > 10 && lost > 10 && torn > 10 && unnamed > 10, "{kept} {lost} {torn} {unnamed}");
 }
 
 #[test]
@@ -186,10 +152,7 @@ fn a_full_disk_takes_half_a_write_and_reads_fail_on_order() {
     let disk = FaultyDisk::new();
     disk.set_capacity(Some(15));
     put(&disk, "/f", &[1; 10], 0).unwrap();
-    assert_eq!(
-        put(&disk, "/f", &[2; 10], 10).unwrap_err().kind(),
-        ErrorKind::StorageFull
-    );
+    assert_eq!(put(&disk, "/f", &[2; 10], 10).unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!(disk.len(Path::new("/f")).unwrap(), 15);
     disk.fail_reads("f");
     assert!(disk.read_file(Path::new("/f"), 100).is_err());

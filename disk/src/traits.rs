@@ -104,10 +104,7 @@ pub trait Disk: Send + Sync + Debug {
         if len > limit_bytes {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!(
-                    "{} has {len} bytes, more than the limit of {limit_bytes}",
-                    path.display()
-                ),
+                format!("{} has {len} bytes, more than the limit of {limit_bytes}", path.display()),
             ));
         }
         let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -119,9 +116,7 @@ pub trait Disk: Send + Sync + Debug {
 
     /// Replaces `path` by `bytes`, durably and atomically: `<path>.tmp`, fsync, rename, directory sync.
     fn replace_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let parent = path
-            .parent()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let parent = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut name = path.as_os_str().to_owned();
         name.push(".tmp");
         let temporary = Path::new(&name);
