@@ -16,7 +16,7 @@ use strandline_protocol::record_batch::{RecordBatchBuilder, batches, records};
 
 use crate::random::Random;
 use crate::wait;
-use crate::wire::{Broken, Connection, FETCH, PRODUCE, fetch_request, produce_request};
+use crate::wire::{Broken, Connection, FETCH, LATEST, PRODUCE, fetch_request, produce_request};
 
 /// Uncompressed bytes of a batch, about.
 const BATCH_BYTES: usize = 128 << 10;
@@ -234,19 +234,24 @@ pub fn produce_with_retries(
     deadline: Duration,
 ) {
     let mut next = range.start;
+    // After a break: what was acknowledged. What was written without an answer is there, or is not; the broker knows.
+    let mut broken_at = None;
     wait::until(&format!("{topic}-{partition} is written up to {}", range.end), deadline, || {
+        if let Some(acknowledged) = broken_at {
+            let mut connection = Connection::open(address).ok()?;
+            next = connection.try_list_offset(topic, partition, LATEST).ok()?.ok()?;
+            assert!(next >= acknowledged, "{topic}-{partition}: {acknowledged} were acknowledged, {next} are there");
+            broken_at = None;
+        }
+        if next >= range.end {
+            return Some(());
+        }
         match produce(address, topic, partition, pattern, next..range.end) {
             Ok(()) => Some(()),
             Err((acknowledged, why)) => {
                 eprintln!("{topic}-{partition} broke off at {acknowledged}: {}", why.0);
-                // What was written without an answer is there, or is not: the broker knows.
-                let mut connection = Connection::open(address).ok()?;
-                next = connection.list_offset(topic, partition, crate::wire::LATEST).ok()?;
-                assert!(
-                    next >= acknowledged,
-                    "{topic}-{partition}: {acknowledged} were acknowledged, {next} are there"
-                );
-                (next >= range.end).then_some(())
+                broken_at = Some(acknowledged);
+                None
             }
         }
     });
