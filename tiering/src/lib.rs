@@ -44,7 +44,10 @@ pub use remote_log::{RemoteLog, RemoteLogConfig, StartError};
 pub use service::{Leader, PointerService, Unknown};
 pub use sidecar::{AbortedTxn, CHUNK_BYTES, Sidecar};
 pub use source::{SegmentSource, SegmentToCopy};
-pub use store::{Listed, ProbeReport, ProbeStep, Store, StoreError, StoreLimits, StoreOptions, StoreUrlError};
+pub use store::{
+    CLOCK_SKEW_MAX_MS, LATENCY_GETS, Listed, ProbeLatency, ProbeReport, ProbeStep, Store, StoreError, StoreLimits,
+    StoreOptions, StoreUrlError,
+};
 pub use upload::UploadError;
 
 #[cfg(test)]
