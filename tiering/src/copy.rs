@@ -75,13 +75,12 @@ impl RemotePartition {
         let failed = AtomicBool::new(false);
         let begins = std::iter::once(first_offset).chain(segments.iter().map(|segment| segment.last_offset + 1));
         // Known to be attempts before anything is sent: this call may be dropped half way.
-        let planned: Vec<_> = segments
-            .iter()
+        let planned: Vec<_> = (0..segments.len())
             .zip(begins)
-            .map(|(segment, begin)| (*segment, begin, moves.attempt((self.objects.log.new_uuid)())))
+            .map(|(at, begin)| (at, begin, moves.attempt((self.objects.log.new_uuid)())))
             .collect();
-        let uploads = futures_util::stream::iter(planned).map(|(segment, begin, uuid)| {
-            let failed = &failed;
+        let uploads = futures_util::stream::iter(planned).map(|(at, begin, uuid)| {
+            let (failed, segment) = (&failed, segments[at]);
             async move {
                 if failed.load(Ordering::Relaxed) {
                     return Ok(None);
