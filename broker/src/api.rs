@@ -18,6 +18,7 @@ mod versions;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use bytes::Bytes;
 use strandline_protocol::api::ApiKey;
@@ -104,6 +105,11 @@ impl Api {
     /// Connections of the client listeners, for the metric.
     pub fn connections_gauge(&self) -> &AtomicI64 {
         &self.broker.metrics.connections
+    }
+
+    /// A request was answered to the last byte, `took` after its own last byte had come.
+    pub fn answered(&self, api_key: i16, took: Duration) {
+        self.broker.metrics.answered(api_key, took);
     }
 
     /// Begins a request. Never blocks; a produce is appended when this returns.

@@ -29,6 +29,7 @@ use crate::encoding::hash;
 use crate::io_pool::IoPool;
 use crate::lru::Lru;
 use crate::metrics::Metrics;
+use crate::remote_log::ReaderLoad;
 use crate::sidecar::CHUNK_BYTES;
 use crate::store::StoreError;
 
@@ -394,10 +395,12 @@ impl ChunkCache {
         self.forget(slot.map(|slot| (id, slot)).into_iter().collect());
     }
 
-    /// Chunks that hold a share of demand's budget.
-    #[cfg(test)]
-    pub(crate) fn demand_in_use(&self) -> usize {
-        self.demand_chunks - self.demand.available_permits()
+    pub(crate) fn reader_load(&self) -> ReaderLoad {
+        let free = self.demand.available_permits();
+        // Of those in the queue, the ones with memory are on their way.
+        let queued = DEMAND_QUEUE_LIMIT - self.demand_queue.available_permits();
+        let waiting = if free > 0 { 0 } else { queued.saturating_sub(self.demand_chunks) };
+        ReaderLoad { waiting, free, budget: self.demand_chunks }
     }
 
     /// As if [`OPEN_FILES`] others had been opened.

@@ -40,7 +40,7 @@ pub use metrics::{Counter, Metrics};
 pub use partition::{MoveError, RemotePartition};
 pub use plan::Retention;
 pub use read::{RemoteRead, RemoteReadError, RemoteTail, TierEntry, Tiers, TimestampedOffset};
-pub use remote_log::{RemoteLog, RemoteLogConfig, StartError};
+pub use remote_log::{ReaderLoad, RemoteLog, RemoteLogConfig, StartError};
 pub use service::{Leader, PointerService, Unknown};
 pub use sidecar::{AbortedTxn, CHUNK_BYTES, Sidecar};
 pub use source::{SegmentSource, SegmentToCopy};

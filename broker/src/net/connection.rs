@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use strandline_protocol::rope::Rope;
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::write::write_rope;
 use crate::api::Api;
+use crate::clock;
 use crate::shutdown::stopped;
 
 /// Requests of one connection that may be unanswered before it is no longer read.
@@ -62,6 +63,13 @@ pub enum Reply {
     Close(String),
 }
 
+/// A reply in its place, and when the request had come.
+struct Queued {
+    reply: Reply,
+    api_key: i16,
+    began: Instant,
+}
+
 /// Serves a connection until the peer leaves, misbehaves, or is idle too long, or `stop` becomes true: then what was
 /// accepted is still answered. Dropping the future closes it.
 pub async fn serve(
@@ -78,7 +86,7 @@ pub async fn serve(
     let (replies, queue) = mpsc::channel(PIPELINED_MAX);
     let result = tokio::select! {
         result = read_requests(&stream, &context, &api, &limits, replies, stop) => result,
-        result = write_replies(&stream, queue) => result,
+        result = write_replies(&stream, &api, queue) => result,
     };
     match result {
         Ok(()) => tracing::trace!(%peer, "connection closed"),
@@ -92,8 +100,8 @@ fn quiet(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof)
 }
 
-async fn write_replies(stream: &TcpStream, mut queue: mpsc::Receiver<Reply>) -> io::Result<()> {
-    while let Some(reply) = queue.recv().await {
+async fn write_replies(stream: &TcpStream, api: &Api, mut queue: mpsc::Receiver<Queued>) -> io::Result<()> {
+    while let Some(Queued { reply, api_key, began }) = queue.recv().await {
         let rope = match reply {
             Reply::None => None,
             Reply::Now(rope) => Some(rope),
@@ -103,6 +111,7 @@ async fn write_replies(stream: &TcpStream, mut queue: mpsc::Receiver<Reply>) -> 
         if let Some(rope) = rope {
             write_rope(stream, &rope).await?;
         }
+        api.answered(api_key, began.elapsed());
     }
     // The reader has ended, and all that it accepted is answered.
     Ok(())
@@ -113,7 +122,7 @@ async fn read_requests(
     context: &ConnectionContext,
     api: &Arc<Api>,
     limits: &Limits,
-    replies: mpsc::Sender<Reply>,
+    replies: mpsc::Sender<Queued>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::new();
@@ -127,8 +136,11 @@ async fn read_requests(
             drop(replies);
             return std::future::pending().await;
         };
+        let began = clock::monotonic();
+        // The first field of every request header.
+        let api_key = frame.first_chunk::<2>().map_or(-1, |key| i16::from_be_bytes(*key));
         let reply = api.start(context, frame);
-        if replies.send(reply).await.is_err() {
+        if replies.send(Queued { reply, api_key, began }).await.is_err() {
             return Ok(());
         }
     }

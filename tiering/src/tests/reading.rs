@@ -74,9 +74,13 @@ async fn answers_that_are_held_leave_memory_to_others() {
         segments[number].source.read_at(&mut expected, 0).unwrap();
         assert_eq!(super::harness::bytes_of(&read.parts), expected);
     }
-    wait_for(|| world.log.chunks.demand_in_use() == in_memory).await;
+    let in_use = || {
+        let load = world.log.reader_load();
+        load.budget - load.free
+    };
+    wait_for(|| in_use() == in_memory).await;
     drop(held);
-    assert_eq!(world.log.chunks.demand_in_use(), 0);
+    assert_eq!(in_use(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
