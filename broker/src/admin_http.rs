@@ -37,7 +37,8 @@ pub fn url(address: SocketAddr) -> String {
 }
 
 async fn scrape(State(broker): State<Arc<Broker>>) -> impl IntoResponse {
-    match metrics::exposition(&broker) {
+    let controller = broker.controller.leader();
+    match metrics::exposition(&broker, controller) {
         Ok(text) => {
             let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             (StatusCode::OK, [(header::CONTENT_TYPE, content_type)], text)

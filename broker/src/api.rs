@@ -21,6 +21,7 @@ mod versions;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use strandline_protocol::api::ApiKey;
@@ -179,6 +180,10 @@ impl Api {
 impl FrameHandler for Api {
     fn start(&self, context: &ConnectionContext, frame: Bytes) -> Reply {
         self.begin(context, frame)
+    }
+
+    fn answered(&self, api_key: i16, took: Duration) {
+        self.broker.metrics.answered(api_key, took);
     }
 
     fn connections(&self, now: usize) {

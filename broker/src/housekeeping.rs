@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use strandline_log::config::LogConfig;
 use strandline_log::error::{LogError, ReadError};
-use strandline_log::retention::{RetentionLimits, expired_before};
+use strandline_log::retention::RetentionLimits;
 
 use crate::broker::Broker;
 use crate::clock;
@@ -106,24 +106,16 @@ fn round(broker: &Arc<Broker>, due: &mut Due, retention_every_ms: i64) {
     }
 }
 
-/// Retention of a topic that is not tiered: the log start rises first, then whole segments go.
+/// Retention of a topic that is not tiered.
 fn expire(broker: &Broker, partition: &Partition, config: &LogConfig, now: i64) {
-    let mut log = partition.log();
-    let high_watermark = log.offsets().high_watermark;
     let limits = RetentionLimits { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes };
-    let expired = expired_before(&log.segments(), high_watermark, limits, false, now);
-    let start = log.offsets().log_start.max(expired.unwrap_or(0));
-    if start > log.offsets().log_start
-        && let Err(error) = log.raise_log_start(start)
-    {
-        tracing::error!(partition = %partition.name(), %error, "retention cannot raise the log start");
+    let mut log = partition.log();
+    if log.has_failed() {
         return;
     }
-    if log.segments().first().is_some_and(|s| !s.active && s.next_offset <= start) {
-        let deleted = log.delete_local_before(start);
-        drop(log);
-        broker.reaper.take(partition, deleted, config.file_delete_delay_ms);
-    }
+    let deleted = log.delete_expired(limits, now);
+    drop(log);
+    broker.reaper.take(partition, deleted, config.file_delete_delay_ms);
 }
 
 /// Why a log was not compacted; nothing is lost.

@@ -3,10 +3,14 @@
 //! Owns counters by topic and by request. Everything else is read from its owner when the page is asked for, so that an
 //! idle partition costs nothing.
 
+mod cluster;
+mod latency;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
@@ -15,11 +19,13 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use strandline_controller::NodeId;
 use strandline_log::config::NO_LIMIT;
 use strandline_protocol::api::ApiKey;
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::metrics::latency::{Latency, QUANTILES, Summary};
 use crate::partition::Partition;
 
 /// API keys that are counted: all below.
@@ -40,6 +46,9 @@ pub struct Metrics {
     topics: ArcSwap<imbl::HashMap<Arc<str>, Arc<TopicCounters>>>,
     /// By API key.
     requests: [AtomicU64; REQUEST_KINDS],
+    /// From the last byte of a request to the last byte of its answer, by API key.
+    request_times: Box<[Latency]>,
+    remote_read_times: Latency,
     failed_produce: AtomicU64,
     failed_fetch: AtomicU64,
 }
@@ -50,6 +59,8 @@ impl Default for Metrics {
             connections: AtomicI64::new(0),
             topics: ArcSwap::default(),
             requests: [const { AtomicU64::new(0) }; REQUEST_KINDS],
+            request_times: std::iter::repeat_with(Latency::new).take(REQUEST_KINDS).collect(),
+            remote_read_times: Latency::new(),
             failed_produce: AtomicU64::new(0),
             failed_fetch: AtomicU64::new(0),
         }
@@ -66,6 +77,18 @@ impl Metrics {
         if let Some(counter) = usize::try_from(api.code()).ok().and_then(|code| self.requests.get(code)) {
             add(counter, 1);
         }
+    }
+
+    /// A request was answered to the last byte.
+    pub fn answered(&self, api_key: i16, took: Duration) {
+        if let Some(times) = usize::try_from(api_key).ok().and_then(|code| self.request_times.get(code)) {
+            times.add(took);
+        }
+    }
+
+    /// A read of the tier has ended, well or not.
+    pub fn remote_read(&self, took: Duration) {
+        self.remote_read_times.add(took);
     }
 
     fn requests_of(&self, api: ApiKey) -> u64 {
@@ -106,10 +129,10 @@ impl Metrics {
     }
 }
 
-/// The whole page.
-pub fn exposition(broker: &Arc<Broker>) -> Result<String, fmt::Error> {
+/// The whole page. `controller_leader` is the active controller, as far as this node knows.
+pub fn exposition(broker: &Arc<Broker>, controller_leader: Option<NodeId>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page { broker: Arc::clone(broker) }));
+    registry.register_collector(Box::new(Page { broker: Arc::clone(broker), controller_leader }));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)
@@ -117,6 +140,7 @@ pub fn exposition(broker: &Arc<Broker>) -> Result<String, fmt::Error> {
 
 struct Page {
     broker: Arc<Broker>,
+    controller_leader: Option<NodeId>,
 }
 
 impl fmt::Debug for Page {
@@ -153,6 +177,30 @@ impl Family<'_, '_> {
         Ok(())
     }
 
+    fn floats(&mut self, name: &str, help: &str, values: &[(Labels, f64)]) -> fmt::Result {
+        let mut encoder = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            ConstGauge::new(*value).encode(encoder.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Quantiles as gauges, the count beside them: as Kafka's JMX exporter tells a timer.
+    fn times(&mut self, name: &str, help: &str, values: &[(Labels, Summary)]) -> fmt::Result {
+        let mut quantiles = Vec::with_capacity(values.len() * QUANTILES.len());
+        for (labels, summary) in values {
+            for ((quantile, _), ms) in QUANTILES.iter().zip(summary.quantiles_ms) {
+                let mut labels = labels.clone();
+                labels.push(("quantile", (*quantile).to_owned()));
+                quantiles.push((labels, ms));
+            }
+        }
+        self.floats(name, help, &quantiles)?;
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let counts: Vec<_> = values.iter().map(|(labels, summary)| (labels.clone(), count(summary.count))).collect();
+        self.gauges(&format!("{name}_count"), help, &counts)
+    }
+
     fn gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
         self.gauges(name, help, &[(Vec::new(), value)])
     }
@@ -165,6 +213,7 @@ impl Collector for Page {
         topics(broker, &mut page)?;
         requests(broker, &mut page)?;
         node(broker, &mut page)?;
+        cluster::page(broker, self.controller_leader, &mut page)?;
         partitions(broker, &mut page)?;
         tier(broker, &mut page)?;
         groups(broker, &mut page)
@@ -206,11 +255,25 @@ fn requests(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
         .filter(|api| api.is_served())
         .map(|api| (vec![("request", format!("{api:?}"))], m.requests_of(*api)))
         .collect();
-    page.counters("kafka_network_requestmetrics_requests", "Requests by kind", &all)
+    page.counters("kafka_network_requestmetrics_requests", "Requests by kind", &all)?;
+    let now = clock::now_ms();
+    let mut times: Vec<(Labels, Summary)> = Vec::new();
+    for api in ApiKey::ALL.iter().filter(|api| api.is_served() && m.requests_of(**api) > 0) {
+        let Some(latency) = usize::try_from(api.code()).ok().and_then(|code| m.request_times.get(code)) else {
+            continue;
+        };
+        let summary = latency.summary(now);
+        // Kafka tells fetches of consumers and of followers apart, and dashboards ask for the former.
+        if *api == ApiKey::Fetch {
+            times.push((vec![("request", "FetchConsumer".to_owned())], summary.clone()));
+        }
+        times.push((vec![("request", format!("{api:?}"))], summary));
+    }
+    let help = "Milliseconds from a request's last byte to its answer's, of the last minutes";
+    page.times("kafka_network_requestmetrics_totaltimems", help, &times)
 }
 
 fn node(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
-    let image = broker.image();
     let hosted = broker.partitions.all();
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let offline = hosted.iter().filter(|p| p.dir.is_offline()).count() + (broker.partitions.count() - hosted.len());
@@ -219,13 +282,6 @@ fn node(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
     page.gauge("kafka_server_socket_server_metrics_connection_count", "Client connections", connections)?;
     page.gauge("kafka_server_replicamanager_leadercount", "Partitions led", count(hosted.len()))?;
     page.gauge("kafka_server_replicamanager_partitioncount", "Partitions hosted", count(broker.partitions.count()))?;
-    page.gauge(
-        "kafka_server_replicamanager_underreplicatedpartitions",
-        "Partitions with fewer replicas in sync than assigned",
-        0,
-    )?;
-    page.gauge("kafka_server_replicamanager_underminisrpartitioncount", "Partitions below min.insync.replicas", 0)?;
-    page.gauge("kafka_controller_kafkacontroller_activecontrollercount", "1 on the active controller", 1)?;
     page.gauge(
         "kafka_controller_kafkacontroller_offlinepartitionscount",
         "Partitions that nobody serves",
@@ -237,7 +293,6 @@ fn node(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
         "Fetch sessions",
         count(broker.sessions.len()),
     )?;
-    page.gauge("kafka_brokers", "Registered brokers", count(image.brokers.len()))?;
     if let Ok(fds) = std::fs::read_dir("/proc/self/fd") {
         page.gauge("process_open_fds", "Open file descriptors", count(fds.count()))?;
     }
@@ -350,6 +405,19 @@ fn tier(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
     ] {
         page.counter(name, help, counter.get())?;
     }
+    let prefix_readers = "kafka_log_remote_remotestoragethreadpool_remotelogreader";
+    let load = tier.log.reader_load();
+    let waiting = i64::try_from(load.waiting).unwrap_or(i64::MAX);
+    page.gauge(&format!("{prefix_readers}taskqueuesize"), "Chunks asked for that wait for memory", waiting)?;
+    let idle = load.free as f64 / load.budget.max(1) as f64;
+    page.floats(
+        &format!("{prefix_readers}avgidlepercent"),
+        "Free part of the memory for chunks asked for, 0 to 1",
+        &[(Vec::new(), idle)],
+    )?;
+    let times = broker.metrics.remote_read_times.summary(clock::now_ms());
+    let help = "Milliseconds of reads of the tier, of the last minutes";
+    page.times(&format!("{prefix_readers}fetchrateandtimems"), help, &[(Vec::new(), times)])?;
     let cached = i64::try_from(tier.log.chunk_cache_bytes()).unwrap_or(i64::MAX);
     page.gauge("strandline_tier_chunk_cache_bytes", "Bytes of chunk files on local disk", cached)?;
     let lags = lags(broker);
@@ -375,6 +443,7 @@ fn groups(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
     let mut members = Vec::new();
     let mut current = Vec::new();
     let mut lag = Vec::new();
+    let (mut current_sums, mut lag_sums) = (Vec::new(), Vec::new());
     let image = broker.image();
     for group in broker.groups.snapshot() {
         let label = vec![("consumergroup", group.group_id.clone())];
@@ -382,18 +451,31 @@ fn groups(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
         let committed = group.offsets.iter().flat_map(|(topic, by_partition)| {
             by_partition.iter().map(move |(partition, committed)| (topic, partition, committed.offset))
         });
+        let mut sums: BTreeMap<&String, (i64, i64)> = BTreeMap::new();
         for (topic, partition, offset) in committed {
+            let sum = sums.entry(topic).or_default();
+            sum.0 += offset;
             let mut labels = label.clone();
             labels.push(("topic", topic.clone()));
             labels.push(("partition", partition.to_string()));
             current.push((labels.clone(), offset));
             let hosted = image.topic(topic).and_then(|t| broker.partitions.leading(t.id, *partition).ok());
             if let Some(p) = hosted {
-                lag.push((labels, (p.offsets().high_watermark - offset).max(0)));
+                let behind = (p.offsets().high_watermark - offset).max(0);
+                sum.1 += behind;
+                lag.push((labels, behind));
             }
+        }
+        for (topic, (offsets, behind)) in sums {
+            let mut labels = label.clone();
+            labels.push(("topic", topic.clone()));
+            current_sums.push((labels.clone(), offsets));
+            lag_sums.push((labels, behind));
         }
     }
     page.gauges("kafka_consumergroup_members", "Members of a group", &members)?;
     page.gauges("kafka_consumergroup_current_offset", "Committed offset of a group", &current)?;
-    page.gauges("kafka_consumergroup_lag", "Records that a group has not committed", &lag)
+    page.gauges("kafka_consumergroup_lag", "Records that a group has not committed", &lag)?;
+    page.gauges("kafka_consumergroup_current_offset_sum", "Committed offsets of a topic, added up", &current_sums)?;
+    page.gauges("kafka_consumergroup_lag_sum", "Records of a topic that a group has not committed", &lag_sums)
 }

@@ -253,7 +253,9 @@ impl Log {
         if self.segments.is_empty() {
             return Ok(());
         }
-        let recovery_point = recovery_point.max(0);
+        // What lies below the first segment was freed, after its snapshot and its epochs were made durable: those are all that
+        // is left of it.
+        let recovery_point = recovery_point.max(self.segments[0].base());
         let stale: Vec<i64> = self.snapshots.range(recovery_point + 1..).copied().collect();
         self.remove_snapshots(stale).map_err(io::Error::other).map_err(OpenError::io(&*self.dir))?;
         let first = self.segments.partition_point(|segment| segment.base() <= recovery_point).saturating_sub(1);

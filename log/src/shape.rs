@@ -12,6 +12,7 @@ use crate::partition_metadata;
 use crate::producer_snapshot;
 use crate::producer_state::ProducerState;
 use crate::producers::Producers;
+use crate::retention::{RetentionLimits, expired_before};
 use crate::segment::SegmentFiles;
 use crate::transaction_index;
 use bytes::Bytes;
@@ -251,6 +252,8 @@ impl Log {
                 disk.open(&path)?.sync_all()?;
                 disk.sync_dir(&self.dir)?;
             }
+            // Nor can recovery read the epochs of batches that are gone.
+            self.write_epochs()?;
         }
         for number in 0..count {
             if number > 0 {
@@ -290,6 +293,23 @@ impl Log {
             self.log_start = offset;
         }
         Ok(())
+    }
+
+    /// Applies the limits of a log without a tier: raises the log start and frees whole segments, oldest first. An active
+    /// segment that has expired with all before it is closed first and goes too, as in Kafka.
+    pub fn delete_expired(&mut self, limits: RetentionLimits, now_ms: i64) -> Result<DeletedSegments, LogError> {
+        self.check_usable()?;
+        let expired = expired_before(&self.segments(), self.high_watermark, limits, true, now_ms);
+        // What DeleteRecords has left behind goes by the same call.
+        let start = self.log_start.max(expired.unwrap_or(0));
+        if expired == Some(self.log_end) {
+            self.roll(now_ms)?;
+        }
+        self.raise_log_start(start)?;
+        if self.segments.first().is_none_or(|_| self.segment_end(0) > start) {
+            return Ok(DeletedSegments::default());
+        }
+        self.delete_local_before(start)
     }
 
     /// Removes all batches that end past `end` (exclusive). Durable on return; the recovery point must be checkpointed before

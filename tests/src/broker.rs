@@ -177,7 +177,8 @@ impl Broker {
     }
 
     fn kafka(&self, flags: &[&str], file: &str) -> Program {
-        Program::new("java").args(flags.iter().copied()).args([
+        // The jar of its local tier writes a log below the directory it runs in.
+        Program::new("java").within(&self.directory).args(flags.iter().copied()).args([
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-cp",
             &place::class_path("kafka"),

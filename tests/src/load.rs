@@ -16,7 +16,7 @@ use strandline_protocol::record_batch::{RecordBatchBuilder, batches, records};
 
 use crate::random::Random;
 use crate::wait;
-use crate::wire::{Broken, Connection, FETCH, PRODUCE, fetch_request, produce_request};
+use crate::wire::{Broken, Connection, FETCH, LATEST, PRODUCE, fetch_request, produce_request};
 
 /// Uncompressed bytes of a batch, about.
 const BATCH_BYTES: usize = 128 << 10;
@@ -29,6 +29,8 @@ const EPOCH_MS: i64 = 1_704_067_200_000;
 const FETCH_BYTES: i32 = 8 << 20;
 /// The largest decompressed batch, bytes.
 const DECOMPRESSED_MAX: usize = 64 << 20;
+/// How long a reader may get nothing before the records count as lost.
+const STALL: Duration = Duration::from_secs(60);
 /// Pseudo-random bytes that values are cut from.
 const POOL: usize = 1 << 20;
 
@@ -154,6 +156,9 @@ pub fn verify(
                 return Err(Broken(format!("fetch at {next}: error {}", data.error_code)));
             }
             let bytes = data.records.and_then(|r| r.to_bytes()).unwrap_or_default();
+            if bytes.is_empty() && data.high_watermark < end {
+                return Err(Broken(format!("the log ends at {}", data.high_watermark)));
+            }
             let reached = whole_batches_end(&bytes, next);
             if reached < end {
                 connection.send(FETCH, &fetch_request(topic, partition, reached, FETCH_BYTES, 500))?;
@@ -202,11 +207,16 @@ pub fn verify_with_retries(
     deadline: Duration,
 ) {
     let mut next = 0;
+    let mut progress = wait::now();
     wait::until(&format!("{topic}-{partition} is read up to {end}"), deadline, || {
         match verify(address, topic, partition, pattern, next, end) {
             Ok(()) => Some(()),
             Err((reached, why)) => {
-                eprintln!("{topic}-{partition}, reading, broke off at {reached}: {}", why.0);
+                if reached > next {
+                    progress = wait::now();
+                }
+                let stalled = progress.elapsed();
+                assert!(stalled < STALL, "{topic}-{partition}: no record behind {reached} for {stalled:?}: {}", why.0);
                 next = reached;
                 None
             }
@@ -224,19 +234,24 @@ pub fn produce_with_retries(
     deadline: Duration,
 ) {
     let mut next = range.start;
+    // After a break: what was acknowledged. What was written without an answer is there, or is not; the broker knows.
+    let mut broken_at = None;
     wait::until(&format!("{topic}-{partition} is written up to {}", range.end), deadline, || {
+        if let Some(acknowledged) = broken_at {
+            let mut connection = Connection::open(address).ok()?;
+            next = connection.try_list_offset(topic, partition, LATEST).ok()?.ok()?;
+            assert!(next >= acknowledged, "{topic}-{partition}: {acknowledged} were acknowledged, {next} are there");
+            broken_at = None;
+        }
+        if next >= range.end {
+            return Some(());
+        }
         match produce(address, topic, partition, pattern, next..range.end) {
             Ok(()) => Some(()),
             Err((acknowledged, why)) => {
                 eprintln!("{topic}-{partition} broke off at {acknowledged}: {}", why.0);
-                // What was written without an answer is there, or is not: the broker knows.
-                let mut connection = Connection::open(address).ok()?;
-                next = connection.list_offset(topic, partition, crate::wire::LATEST).ok()?;
-                assert!(
-                    next >= acknowledged,
-                    "{topic}-{partition}: {acknowledged} were acknowledged, {next} are there"
-                );
-                (next >= range.end).then_some(())
+                broken_at = Some(acknowledged);
+                None
             }
         }
     });

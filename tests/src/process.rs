@@ -24,11 +24,12 @@ pub struct Program {
     path: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    directory: Option<PathBuf>,
 }
 
 impl Program {
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Program { path: path.into(), arguments: Vec::new(), environment: Vec::new() }
+        Program { path: path.into(), arguments: Vec::new(), environment: Vec::new(), directory: None }
     }
 
     pub fn args<A: Into<String>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
@@ -41,10 +42,19 @@ impl Program {
         self
     }
 
+    /// Runs in this directory rather than in ours.
+    pub fn within(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
+        self
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(&self.path).args(&self.arguments);
         command.envs(self.environment.iter().map(|(k, v)| (k, v)));
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
         command
     }
 }

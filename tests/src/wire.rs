@@ -102,14 +102,19 @@ impl Connection {
         Connection { stream: self.stream.try_clone().expect("a second handle"), correlation_id: 1 << 20 }
     }
 
-    /// Offset of `timestamp` (or of a special one) in a partition; Err is the error code.
+    /// Offset of `timestamp` (or of a special one) in a partition; Err is the error code. Panics if the connection breaks.
     pub fn list_offset(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<i64, i16> {
+        self.try_list_offset(topic, partition, timestamp).unwrap_or_else(|e| panic!("ListOffsets: {}", e.0))
+    }
+
+    /// [`Connection::list_offset`] of a broker that may go away.
+    pub fn try_list_offset(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<Result<i64, i16>, Broken> {
         let asked = ListOffsetsPartition { partition_index: partition, timestamp, ..Default::default() };
         let topics = vec![ListOffsetsTopic { name: topic.to_owned(), partitions: vec![asked] }];
         let request = ListOffsetsRequest { replica_id: -1, topics, timeout_ms: 10_000, ..Default::default() };
-        let response = self.call(LIST_OFFSETS, &request).unwrap_or_else(|e| panic!("ListOffsets: {}", e.0));
+        let response = self.call(LIST_OFFSETS, &request)?;
         let answer = &response.topics[0].partitions[0];
-        if answer.error_code == 0 { Ok(answer.offset) } else { Err(answer.error_code) }
+        Ok(if answer.error_code == 0 { Ok(answer.offset) } else { Err(answer.error_code) })
     }
 
     /// Creates a topic and waits until each of its partitions answers; Err = the error code and text.

@@ -5,8 +5,9 @@
 //!
 //! Invariants: one fetch per chunk at a time, by a task of its own that goes on when its readers leave; a chunk is handed
 //! out only after its hash was checked, and a file that was closed is checked again before it is used; a file is never
-//! written in place, so that who holds it open goes on reading what it was; bytes in memory are at most the two budgets,
-//! beside what answers under way still hold. A crash leaves files, which the next start removes: nothing here is durable
+//! written in place, so that who holds it open goes on reading what it was; bytes in memory are at most the two budgets, with
+//! those that answers under way still hold: while less than half of a budget is free, a reader waits for the chunk's file
+//! instead, which costs no memory however slowly it is sent. Only where no file can be written is memory all there is. A crash leaves files, which the next start removes: nothing here is durable
 //! (`docs/formats/chunk-cache.md`).
 
 use std::fs::{File, OpenOptions};
@@ -16,6 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -27,6 +29,7 @@ use crate::encoding::hash;
 use crate::io_pool::IoPool;
 use crate::lru::Lru;
 use crate::metrics::Metrics;
+use crate::remote_log::ReaderLoad;
 use crate::sidecar::CHUNK_BYTES;
 use crate::store::StoreError;
 
@@ -85,6 +88,8 @@ pub(crate) enum ChunkError {
     Corrupt { number: u64 },
     #[error("the fetch of a chunk ended without an answer")]
     Abandoned,
+    #[error("too many chunks are asked for at once")]
+    Busy,
 }
 
 type Answer = Option<Result<Chunk, ChunkError>>;
@@ -110,6 +115,9 @@ pub(crate) struct ChunkCache {
     /// Names temporary files.
     writes: AtomicU64,
     demand: Arc<Semaphore>,
+    demand_chunks: usize,
+    /// Of [`DEMAND_QUEUE_LIMIT`].
+    demand_queue: Arc<Semaphore>,
     read_ahead: Arc<Semaphore>,
     /// Chunks that read-ahead may have in memory, for fair shares.
     pub(crate) read_ahead_chunks: usize,
@@ -119,6 +127,30 @@ pub(crate) struct ChunkCache {
 
 const CHUNK_EXTENSION: &str = "chunk";
 const PART_EXTENSION: &str = "part";
+
+/// Chunks that readers asked for and that wait for the budget of demand, or are on their way; one more is refused.
+const DEMAND_QUEUE_LIMIT: usize = 1024;
+/// How long one of them waits for the budget before its readers are told to ask again.
+const DEMAND_WAIT: Duration = Duration::from_secs(60);
+
+/// A chunk's bytes with their share of a budget, which is given back with the last copy.
+struct Held {
+    bytes: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A share of one budget.
+struct Share {
+    permit: OwnedSemaphorePermit,
+    /// So many must be free for memory to be handed out.
+    free_min: usize,
+}
 
 /// Chunk files that stay open.
 const OPEN_FILES: u64 = 128;
@@ -147,6 +179,8 @@ impl ChunkCache {
             open: Mutex::new(Lru::new(OPEN_FILES)),
             writes: AtomicU64::new(0),
             demand: Arc::new(Semaphore::new(demand_chunks)),
+            demand_chunks,
+            demand_queue: Arc::new(Semaphore::new(DEMAND_QUEUE_LIMIT)),
             read_ahead: Arc::new(Semaphore::new(chunks - demand_chunks)),
             read_ahead_chunks: chunks - demand_chunks,
             io,
@@ -176,10 +210,21 @@ impl ChunkCache {
         self.metrics.chunk_misses.add(1);
         let mut answer = match self.begin(id) {
             Begun::Mine(reply, answer, kept) => {
+                let Ok(place) = Arc::clone(&self.demand_queue).try_acquire_owned() else {
+                    self.give_up(id, &reply, ChunkError::Busy);
+                    return Err(ChunkError::Busy);
+                };
                 let (cache, permits) = (Arc::clone(self), Arc::clone(&self.demand));
                 tokio::spawn(async move {
-                    let permit = permits.acquire_owned().await.ok();
-                    cache.load(id, fetch, reply, permit, kept).await;
+                    match tokio::time::timeout(DEMAND_WAIT, permits.acquire_owned()).await {
+                        Ok(Ok(permit)) => {
+                            let share = Share { permit, free_min: cache.demand_chunks.div_ceil(2) };
+                            cache.load(id, fetch, reply, share, kept).await;
+                        }
+                        // The budget is never closed.
+                        Ok(Err(_)) | Err(_) => cache.give_up(id, &reply, ChunkError::Busy),
+                    }
+                    drop(place);
                 });
                 answer
             }
@@ -203,7 +248,8 @@ impl ChunkCache {
         let Ok(permit) = Arc::clone(&self.read_ahead).try_acquire_owned() else { return false };
         if let Begun::Mine(reply, _answer, kept) = self.begin(id) {
             let cache = Arc::clone(self);
-            tokio::spawn(async move { cache.load(id, fetch, reply, Some(permit), kept).await });
+            let share = Share { permit, free_min: self.read_ahead_chunks.div_ceil(2) };
+            tokio::spawn(async move { cache.load(id, fetch, reply, share, kept).await });
         }
         true
     }
@@ -239,14 +285,8 @@ impl ChunkCache {
         Begun::Mine(reply, answer, closed)
     }
 
-    async fn load<F>(
-        &self,
-        id: ChunkId,
-        fetch: F,
-        reply: watch::Sender<Answer>,
-        permit: Option<OwnedSemaphorePermit>,
-        closed: Option<Kept>,
-    ) where
+    async fn load<F>(&self, id: ChunkId, fetch: F, reply: watch::Sender<Answer>, share: Share, closed: Option<Kept>)
+    where
         F: Future<Output = Result<Bytes, ChunkError>>,
     {
         if let Some(kept) = closed
@@ -257,22 +297,33 @@ impl ChunkCache {
         }
         let bytes = match fetch.await {
             Ok(bytes) => bytes,
-            Err(error) => {
-                self.slots.lock().remove(&id);
-                reply.send_replace(Some(Err(error)));
-                return;
-            }
+            Err(error) => return self.give_up(id, &reply, error),
         };
+        let Share { permit, free_min } = share;
+        let plenty = permit.semaphore().available_permits() >= free_min;
+        let bytes = Bytes::from_owner(Held { bytes, _permit: permit });
         let len = bytes.len() as u64;
-        let left = self.slots.lock().insert(id, Slot::Memory(bytes.clone()), len);
-        self.forget(left);
-        reply.send_replace(Some(Ok(Chunk::Memory(bytes.clone()))));
-        drop(reply);
-        self.keep_as_file(id, bytes).await;
-        drop(permit);
+        let in_memory = Chunk::Memory(bytes.clone());
+        if plenty {
+            let left = self.slots.lock().insert(id, Slot::Memory(bytes.clone()), len);
+            self.forget(left);
+            reply.send_replace(Some(Ok(in_memory)));
+            drop(reply);
+            self.keep_as_file(id, bytes).await;
+            return;
+        }
+        // Who waits is given the file; later readers wait with them.
+        let filed = self.keep_as_file(id, bytes).await;
+        reply.send_replace(Some(Ok(filed.unwrap_or(in_memory))));
     }
 
-    async fn keep_as_file(&self, id: ChunkId, bytes: Bytes) {
+    fn give_up(&self, id: ChunkId, reply: &watch::Sender<Answer>, error: ChunkError) {
+        self.slots.lock().remove(&id);
+        reply.send_replace(Some(Err(error)));
+    }
+
+    /// Writes the chunk's file and serves it from there on. `None` if it cannot be written.
+    async fn keep_as_file(&self, id: ChunkId, bytes: Bytes) -> Option<Chunk> {
         let path = self.path(id);
         let part = path.with_extension(format!("{}.{PART_EXTENSION}", self.writes.fetch_add(1, Ordering::Relaxed)));
         let kept = Kept { len: bytes.len() as u64, hash: 0 };
@@ -282,18 +333,32 @@ impl ChunkCache {
             Ok(Err(error)) | Err(error) => {
                 tracing::warn!(directory = %self.dir.display(), %error, "the chunk cache cannot write; check space and permissions of its directory");
                 self.slots.lock().remove(&id);
-                return;
+                return None;
             }
         };
         let mut slots = self.slots.lock();
-        if let Some(slot @ Slot::Memory(_)) = slots.get(&id) {
-            *slot = Slot::File { file: Arc::downgrade(&file), kept };
-            drop(slots);
-            drop(self.open.lock().insert(id, file, 1));
+        let mut left = Vec::new();
+        let slot = Slot::File { file: Arc::downgrade(&file), kept };
+        let wanted = match slots.get(&id) {
+            Some(there @ Slot::Memory(_)) => {
+                *there = slot;
+                true
+            }
+            // It weighs something from now on.
+            Some(Slot::Loading(_)) => {
+                left = slots.insert(id, slot, kept.len);
+                true
+            }
+            Some(Slot::File { .. }) | None => false,
+        };
+        drop(slots);
+        self.forget(left);
+        if wanted {
+            drop(self.open.lock().insert(id, Arc::clone(&file), 1));
         } else {
-            drop(slots);
             let _ = std::fs::remove_file(self.path(id));
         }
+        Some(Chunk::File { file, len: kept.len })
     }
 
     /// The file of a chunk that nobody had open, if its bytes are still what they were.
@@ -328,6 +393,14 @@ impl ChunkCache {
         let slot = self.slots.lock().remove(&id);
         self.open.lock().remove(&id);
         self.forget(slot.map(|slot| (id, slot)).into_iter().collect());
+    }
+
+    pub(crate) fn reader_load(&self) -> ReaderLoad {
+        let free = self.demand.available_permits();
+        // Of those in the queue, the ones with memory are on their way.
+        let queued = DEMAND_QUEUE_LIMIT - self.demand_queue.available_permits();
+        let waiting = if free > 0 { 0 } else { queued.saturating_sub(self.demand_chunks) };
+        ReaderLoad { waiting, free, budget: self.demand_chunks }
     }
 
     /// As if [`OPEN_FILES`] others had been opened.

@@ -40,11 +40,14 @@ pub use metrics::{Counter, Metrics};
 pub use partition::{MoveError, RemotePartition};
 pub use plan::Retention;
 pub use read::{RemoteRead, RemoteReadError, RemoteTail, TierEntry, Tiers, TimestampedOffset};
-pub use remote_log::{RemoteLog, RemoteLogConfig, StartError};
+pub use remote_log::{ReaderLoad, RemoteLog, RemoteLogConfig, StartError};
 pub use service::{Leader, PointerService, Unknown};
 pub use sidecar::{AbortedTxn, CHUNK_BYTES, Sidecar};
 pub use source::{SegmentSource, SegmentToCopy};
-pub use store::{Listed, ProbeReport, ProbeStep, Store, StoreError, StoreLimits, StoreOptions, StoreUrlError};
+pub use store::{
+    CLOCK_SKEW_MAX_MS, LATENCY_GETS, Listed, ProbeLatency, ProbeReport, ProbeStep, Store, StoreError, StoreLimits,
+    StoreOptions, StoreUrlError,
+};
 pub use upload::UploadError;
 
 #[cfg(test)]

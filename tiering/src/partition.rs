@@ -127,6 +127,12 @@ impl Moves {
         uuid
     }
 
+    /// Of the attempts of the move under way, those that no proposal will name are lost.
+    pub(crate) fn give_up_others(&mut self, named: impl Fn(&Uuid) -> bool) {
+        let given_up: Vec<Uuid> = self.pending.extract_if(.., |uuid| !named(uuid)).collect();
+        self.remember_lost(given_up);
+    }
+
     pub(crate) fn remember_lost(&mut self, uuids: impl IntoIterator<Item = Uuid>) {
         let room = LOST_LIMIT.saturating_sub(self.lost.len());
         self.lost.extend(uuids.into_iter().take(room));

@@ -98,6 +98,8 @@ pub enum RemoteReadError {
     TimedOut(Duration),
     #[error("the controller did not answer")]
     ControllerUnknown,
+    #[error("too many chunks are asked for at once")]
+    Busy,
 }
 
 impl RemoteReadError {
@@ -105,7 +107,7 @@ impl RemoteReadError {
     pub fn retryable(&self) -> bool {
         match self {
             RemoteReadError::Store(error) => error.retryable(),
-            RemoteReadError::TimedOut(_) | RemoteReadError::ControllerUnknown => true,
+            RemoteReadError::TimedOut(_) | RemoteReadError::ControllerUnknown | RemoteReadError::Busy => true,
             _ => false,
         }
     }
@@ -134,6 +136,7 @@ impl From<ChunkError> for Failed {
         match error {
             ChunkError::Store(StoreError::NotFound { key }) => Failed::Suspect(format!("{key} is missing")),
             ChunkError::Store(error) => Failed::Answer(RemoteReadError::Store(error)),
+            ChunkError::Busy => Failed::Answer(RemoteReadError::Busy),
             other => Failed::Suspect(other.to_string()),
         }
     }

@@ -85,6 +85,16 @@ pub enum StartError {
     Threads(io::Error),
 }
 
+/// Chunks that readers asked for, read-ahead left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReaderLoad {
+    /// Chunks that wait for memory.
+    pub waiting: usize,
+    /// Chunks that memory has room for now, of `budget`.
+    pub free: usize,
+    pub budget: usize,
+}
+
 /// Something read from the store that is small and immutable.
 #[derive(Clone)]
 pub(crate) enum Metadata {
@@ -174,6 +184,11 @@ impl RemoteLog {
     /// Bytes of chunk files on local disk.
     pub fn chunk_cache_bytes(&self) -> u64 {
         self.chunks.bytes()
+    }
+
+    /// How busy the fetching of chunks that readers asked for is.
+    pub fn reader_load(&self) -> ReaderLoad {
+        self.chunks.reader_load()
     }
 
     pub(crate) fn cached(&self, uuid: &Uuid) -> Option<Metadata> {

@@ -24,7 +24,7 @@ use object_store::{
 };
 use thiserror::Error;
 
-pub use probe::{ProbeReport, ProbeStep};
+pub use probe::{CLOCK_SKEW_MAX_MS, LATENCY_GETS, ProbeLatency, ProbeReport, ProbeStep};
 pub use url::{StoreOptions, StoreUrlError};
 
 use crate::metrics::Metrics;

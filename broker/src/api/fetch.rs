@@ -266,7 +266,8 @@ fn partition_data(call: &Call, f: Found) -> PartitionData {
             high_watermark: -1,
             last_stable_offset: -1,
             log_start_offset: -1,
-            aborted_transactions: None,
+            // Null where the partition is here, empty where it is not, as in Kafka.
+            aborted_transactions: if f.partition.is_some() { None } else { Some(Vec::new()) },
             preferred_read_replica: -1,
             records: Some(Records::Parts(Rope::default())),
             ..Default::default()

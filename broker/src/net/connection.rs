@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use strandline_protocol::rope::Rope;
@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use super::write::write_rope;
+use crate::clock;
 use crate::shutdown::stopped;
 
 /// Requests of one connection that may be unanswered before it is no longer read.
@@ -57,6 +58,9 @@ pub trait FrameHandler: Send + Sync + 'static {
     /// Begins a request; never blocks.
     fn start(&self, context: &ConnectionContext, frame: Bytes) -> Reply;
 
+    /// A request of this API was answered to the last byte, `took` after its own last byte had come.
+    fn answered(&self, _api_key: i16, _took: Duration) {}
+
     /// Connections of the listener, for the metric.
     fn connections(&self, _now: usize) {}
 
@@ -73,6 +77,13 @@ pub enum Reply {
     Later(Pin<Box<dyn Future<Output = Option<Rope>> + Send>>),
     /// The frame cannot be answered: close.
     Close(String),
+}
+
+/// A reply in its place, and when the request had come.
+struct Queued {
+    reply: Reply,
+    api_key: i16,
+    began: Instant,
 }
 
 /// Serves a connection until the peer leaves, misbehaves, or is idle too long, or `stop` becomes true: then what was
@@ -92,7 +103,7 @@ pub async fn serve(
     let (replies, queue) = mpsc::channel(PIPELINED_MAX);
     let result = tokio::select! {
         result = read_requests(&stream, &context, &*handler, &limits, replies, stop) => result,
-        result = write_replies(&stream, queue) => result,
+        result = write_replies(&stream, &*handler, queue) => result,
     };
     match result {
         Ok(()) => tracing::trace!(%peer, "connection closed"),
@@ -118,8 +129,12 @@ fn quiet(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof)
 }
 
-async fn write_replies(stream: &TcpStream, mut queue: mpsc::Receiver<Reply>) -> io::Result<()> {
-    while let Some(reply) = queue.recv().await {
+async fn write_replies(
+    stream: &TcpStream,
+    handler: &dyn FrameHandler,
+    mut queue: mpsc::Receiver<Queued>,
+) -> io::Result<()> {
+    while let Some(Queued { reply, api_key, began }) = queue.recv().await {
         let rope = match reply {
             Reply::None => None,
             Reply::Now(rope) => Some(rope),
@@ -129,6 +144,7 @@ async fn write_replies(stream: &TcpStream, mut queue: mpsc::Receiver<Reply>) -> 
         if let Some(rope) = rope {
             write_rope(stream, &rope).await?;
         }
+        handler.answered(api_key, began.elapsed());
     }
     // The reader has ended, and all that it accepted is answered.
     Ok(())
@@ -139,7 +155,7 @@ async fn read_requests(
     context: &ConnectionContext,
     handler: &dyn FrameHandler,
     limits: &Limits,
-    replies: mpsc::Sender<Reply>,
+    replies: mpsc::Sender<Queued>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::new();
@@ -153,8 +169,11 @@ async fn read_requests(
             drop(replies);
             return std::future::pending().await;
         };
+        let began = clock::monotonic();
+        // The first field of every request header.
+        let api_key = frame.first_chunk::<2>().map_or(-1, |key| i16::from_be_bytes(*key));
         let reply = handler.start(context, frame);
-        if replies.send(reply).await.is_err() {
+        if replies.send(Queued { reply, api_key, began }).await.is_err() {
             return Ok(());
         }
     }

@@ -12,6 +12,7 @@ use strandline_protocol::rope::Rope;
 use strandline_tiering::{MoveError, RemoteReadError};
 
 use crate::broker::Broker;
+use crate::clock;
 use crate::partition::{Aborted, Isolation, Partition, PartitionRead, ReadRefused, TimestampedOffset};
 
 /// A search by time may read several sidecars and a chunk (Kafka: `remote.list.offsets.request.timeout.ms`).
@@ -33,7 +34,9 @@ impl Broker {
             return Err(ReadRefused::Code(ErrorCode::KafkaStorageError));
         };
         let deadline = self.config.remote_fetch_max_wait;
+        let began = clock::monotonic();
         let read = remote.read(offset, u64::from(max_bytes), min_one, deadline).await;
+        self.metrics.remote_read(began.elapsed());
         let committed = isolation == Isolation::TxnCommitted;
         match read {
             Ok(read) => {

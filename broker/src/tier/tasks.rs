@@ -349,7 +349,16 @@ fn agrees(partition: &Partition) -> bool {
     if !pointer.has_live() || pointer.highest_copied_epoch == UNKNOWN_EPOCH {
         return true;
     }
-    log.epoch_for_offset(pointer.highest_copied_offset) == Some(pointer.highest_copied_epoch)
+    match log.epoch_for_offset(pointer.highest_copied_offset) {
+        Some(epoch) => epoch == pointer.highest_copied_epoch,
+        // The history begins with the first local offset. A log that begins exactly behind what is copied was freed up to
+        // there by this very pointer, which only follows a log that agrees.
+        None => {
+            let begins_behind = offsets.local_log_start == pointer.highest_copied_offset + 1;
+            let first_epoch = log.epoch_for_offset(offsets.local_log_start);
+            begins_behind && first_epoch.is_none_or(|epoch| epoch >= pointer.highest_copied_epoch)
+        }
+    }
 }
 
 /// K14: an active segment that local retention would remove is closed, so that it can be copied and then removed.

@@ -4,6 +4,7 @@ use crate::harness::*;
 use std::path::Path;
 use strandline_disk::Disk;
 use strandline_log::config::MessageTimestampType;
+use strandline_log::retention::RetentionLimits;
 use strandline_log::{AppendError, AppendOrigin, LogConfig, OpenError, ReadError};
 
 #[test]
@@ -243,6 +244,67 @@ fn freed_segments_are_gone_and_the_rest_stays() {
     assert_eq!(read_all(&log, end, 300).len(), 30 - end as usize);
     let names = disk.read_dir(Path::new(DIR)).unwrap();
     assert!(names.iter().all(|entry| !entry.name.ends_with(".deleted")));
+}
+
+/// Kafka's rule: an active segment that is too old, or too much with all before it, is closed and goes.
+#[test]
+fn an_active_segment_that_has_expired_goes_too() {
+    let by_time = RetentionLimits { retention_ms: 10, retention_bytes: -1 };
+    let by_size = RetentionLimits { retention_ms: -1, retention_bytes: 0 };
+    for (limits, now) in [(by_time, NOW + 11), (by_size, NOW)] {
+        let disk = new_disk();
+        let mut log = open(&disk, config(500), Opening::default()).unwrap();
+        assert_eq!(log.delete_expired(limits, now).unwrap().count, 0, "there is nothing yet");
+        for number in 0..5 {
+            append(&mut log, &produced(7, 0, number, 1, false));
+        }
+        flush(&mut log);
+        log.advance_high_watermark(4);
+        let closed = log.segment_count() - 1;
+        let deleted = log.delete_expired(limits, now).unwrap();
+        assert_eq!(deleted.count, closed, "what is not below the high watermark stays");
+        log.advance_high_watermark(5);
+        let young = log.delete_expired(by_time, NOW + 10).unwrap();
+        assert_eq!((young.count, log.segment_count()), (0, 1));
+        let deleted = log.delete_expired(limits, now).unwrap();
+        assert_eq!((deleted.count, log.size_bytes(), log.segment_count()), (1, 0, 1));
+        let offsets = log.offsets();
+        assert_eq!((offsets.log_start, offsets.local_log_start, offsets.log_end), (5, 5, 5));
+        assert_eq!(log.delete_expired(limits, now).unwrap().count, 0, "an empty segment stays");
+        assert_eq!(append(&mut log, &produced(7, 0, 5, 1, false)), 5, "the producer is still known");
+        flush(&mut log);
+        log.close().unwrap();
+        let opening = Opening { log_start: 5, recovery_point: 6, clean: true };
+        let log = open(&disk, config(500), opening).unwrap();
+        assert_eq!(read_all(&log, 5, 1_000).len(), 1);
+    }
+}
+
+/// Killed before any checkpoint: of what was freed, the snapshot and the epochs are all that is left.
+#[test]
+fn what_was_freed_leaves_its_epochs_and_producers_to_recovery() {
+    let disk = new_disk();
+    let tiered = || LogConfig { remote_storage_enable: true, ..config(500) };
+    let mut log = open(&disk, tiered(), Opening::default()).unwrap();
+    for number in 0..10 {
+        let batch = produced(6, 0, number, 1, false);
+        log.append_as_leader(&batch, 2, AppendOrigin::Client, NOW).unwrap();
+    }
+    for number in 0..20 {
+        let batch = produced(7, 0, number, 1, false);
+        log.append_as_leader(&batch, 5, AppendOrigin::Client, NOW).unwrap();
+    }
+    flush(&mut log);
+    log.advance_high_watermark(30);
+    let first_kept = log.sealed_segments(20, 30, 1)[0].base_offset;
+    assert!(first_kept > 11, "{first_kept}");
+    let _names = log.delete_local_before(first_kept).unwrap();
+    drop(log);
+    let log = open(&disk, tiered(), Opening { clean: false, ..Opening::default() }).unwrap();
+    assert_eq!((log.offsets().local_log_start, log.offsets().log_end), (first_kept, 30));
+    assert_eq!([9, 10, first_kept - 1].map(|offset| log.epoch_for_offset(offset)), [Some(2), Some(5), Some(5)]);
+    let producers: Vec<i64> = log.producers().unwrap().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(producers, [6, 7], "the one whose batches are all gone too");
 }
 
 #[test]

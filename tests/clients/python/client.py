@@ -245,7 +245,9 @@ class KafkaPython:
         )
         consumer.subscribe([o["topic"]], listener=Listener())
         while not stop.is_set():
-            for place, messages in consumer.poll(timeout_ms=100).items():
+            # Longer than a rebalance: when a poll of kafka-python 3.0 times out just as the answer to its SyncGroup arrives,
+            # the client drops the assignment it was given, and sends no heartbeat any more.
+            for place, messages in consumer.poll(timeout_ms=5000).items():
                 for m in messages:
                     emit(m.partition, m.offset, m.timestamp, m.key, m.value, m.headers)
                 after = messages[-1].offset + 1

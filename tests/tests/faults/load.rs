@@ -1,6 +1,6 @@
 //! Loads through a healthy store, read back from offset 0; and a broker that is killed at any moment.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use strandline_tests::broker::{Broker, Setup, Software};
@@ -15,6 +15,10 @@ use crate::scene::{
 
 /// How long a restarted broker may take to have copied and freed what it found.
 const CATCH_UP: Duration = Duration::from_secs(60);
+/// Writing is cut into so many slices for each kill.
+const SLICES_PER_KILL: i64 = 20;
+/// Between two slices.
+const SLICE_PAUSE: Duration = Duration::from_millis(50);
 
 fn load_and_read(broker: &Broker, partitions: i32, records: i64, freed_within: Duration) {
     make_topic(broker, partitions, records);
@@ -77,31 +81,32 @@ fn killed_at_any_moment() {
     let each = share(partitions, records);
     make_topic(&scene.broker, partitions, records);
     let pattern = Pattern::new(17);
-    let kills = setting("STRANDLINE_FAULT_KILLS", 6);
+    let kills = setting("STRANDLINE_FAULT_KILLS", 6) as i64;
     let address = scene.broker.address;
-    let written = AtomicBool::new(false);
+    // In slices with pauses, so that the writing lasts as long as the killing.
+    let slice = (each / (kills * SLICES_PER_KILL)).max(1);
+    let written = AtomicI64::new(0);
     std::thread::scope(|scope| {
-        let writers: Vec<_> = (0..partitions)
-            .map(|partition| {
-                let pattern = &pattern;
-                scope.spawn(move || load::produce_with_retries(address, TOPIC, partition, pattern, 0..each, LOAD))
-            })
-            .collect();
+        for partition in 0..partitions {
+            let (pattern, written) = (&pattern, &written);
+            scope.spawn(move || {
+                let mut from = 0;
+                while from < each {
+                    let to = (from + slice).min(each);
+                    load::produce_with_retries(address, TOPIC, partition, pattern, from..to, LOAD);
+                    written.fetch_add(to - from, Ordering::Relaxed);
+                    from = to;
+                    wait::pause(SLICE_PAUSE);
+                }
+            });
+        }
         let mut random = Random::new(23);
-        for round in 0..kills {
+        for round in 1..=kills {
             // Any moment: between 20 ms and 1.5 s after it serves again.
             wait::pause(Duration::from_millis(20 + random.below(1500)));
-            eprintln!(
-                "kill {} of {kills}, {}",
-                round + 1,
-                if written.load(Ordering::Relaxed) { "idle" } else { "writing" }
-            );
+            eprintln!("kill {round} of {kills}, {} of {records} records acknowledged", written.load(Ordering::Relaxed));
             scene.broker.kill();
             scene.broker.up();
-        }
-        for writer in writers {
-            writer.join().expect("a writer ends well");
-            written.store(true, Ordering::Relaxed);
         }
     });
     await_freed(&scene.broker, partitions, CATCH_UP);

@@ -33,8 +33,39 @@ async fn conform(store: &Store, folder: &str) {
     puts_and_gets(store, folder).await;
     multipart(store, folder).await;
     lists_and_deletes(store, folder).await;
-    let report = store.probe(Uuid::from_u128(3)).await;
+    probed(store, folder).await;
+}
+
+/// Clocks of this machine and of a store on it agree; one that is an hour ahead is told so.
+async fn probed(store: &Store, folder: &str) {
+    let report = store.probe(Uuid::from_u128(3), &wall_clock_ms).await;
     assert!(report.passed(), "{report:?}");
+    let names: Vec<_> = report.steps.iter().map(|step| step.name).collect();
+    let expected = [
+        "credentials",
+        "put",
+        "create-only put",
+        "overwrite",
+        "multipart",
+        "ranged get",
+        "list",
+        "latency",
+        "clock skew",
+        "delete",
+    ];
+    assert_eq!(names, expected);
+    assert!(report.latency.is_some_and(|latency| latency.median <= latency.worst), "{report:?}");
+    assert!(report.clock_skew_ms.is_some_and(|skew| skew.abs() <= 1_000), "{report:?}");
+    let ahead = store.probe(Uuid::from_u128(4), &|| wall_clock_ms() + 3_600_000).await;
+    let step = ahead.steps.iter().find(|step| step.name == "clock skew").unwrap();
+    assert!(step.error.is_none() && step.note.as_ref().is_some_and(|note| note.contains("NTP")), "{step:?}");
+    let left = store.list_matching("probe", 100, |_| true).await.unwrap();
+    assert!(left.is_empty(), "{folder}: {left:?}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is compared with a store's clock")]
+fn wall_clock_ms() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 async fn puts_and_gets(store: &Store, folder: &str) {
@@ -176,6 +207,11 @@ async fn s3_conforms() {
     conform(&open("s3://bucket/a/prefix", &secret("secret")), "cluster").await;
     let denied = open("s3://bucket", &secret("wrong")).put("k", Bytes::from_static(b"x")).await;
     assert!(matches!(denied, Err(StoreError::Denied { .. })), "{denied:?}");
+    // The check stops at the first call, and names the key.
+    let refused = open("s3://bucket", &secret("wrong")).probe(Uuid::from_u128(5), &wall_clock_ms).await;
+    let words = |report: &crate::ProbeReport| report.steps.iter().filter_map(|s| s.error.clone()).collect::<String>();
+    assert_eq!(refused.steps.len(), 1, "{refused:?}");
+    assert!(words(&refused).contains("tier.secret.access.key"), "{refused:?}");
 }
 
 /// Says so, where whoever runs the tests sees it.

@@ -49,6 +49,29 @@ async fn a_segment_that_is_there_in_part_is_copied_from_there_on() {
     assert!(matches!(hole, Err(MoveError::NotContiguous { expected: 250, found: 260 })), "{hole:?}");
 }
 
+/// Sixteen segments, one of them damaged: those before it are copied, in their order; of those after it nothing stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_uploaded_side_by_side_are_named_in_order_up_to_the_first_failure() {
+    let world = World::over_files();
+    world.partition.open(&LEADER, 0, 0).await.unwrap();
+    let mut segments: Vec<_> = (0..16).map(|number| segment(number * 100, 10, 100, 5)).collect();
+    let whole = std::sync::Arc::clone(&segments[6].source);
+    segments[6].source = std::sync::Arc::new(super::harness::Segment(bytes::Bytes::from_static(b"no batch")));
+    let copied = world.partition.copy(&LEADER, &segments, 1).await.unwrap();
+    assert_eq!((copied.segments, copied.pointer.highest_copied_offset), (6, 599));
+    assert!(matches!(copied.stopped, Some(MoveError::Upload(_))), "{:?}", copied.stopped);
+    consume(&world.partition, 0, 600, 500).await;
+    world.partition.collect(&LEADER).await.unwrap();
+    let logs = |keys: Vec<String>| keys.iter().filter(|key| key.ends_with(".log")).count();
+    assert_eq!(logs(world.keys().await), 6, "what can never be named is collected");
+    segments[6].source = whole;
+    let copied = world.partition.copy(&LEADER, &segments, 2).await.unwrap();
+    assert_eq!((copied.segments, copied.pointer.highest_copied_offset), (10, 1599));
+    consume(&world.partition, 0, 1600, 500).await;
+    let tiers = world.partition.tiers(super::harness::DEADLINE).await.unwrap();
+    assert!(tiers.entries.windows(2).all(|pair| pair[0].last_offset + 1 == pair[1].base_offset));
+}
+
 #[tokio::test]
 async fn a_damaged_segment_is_not_copied() {
     let world = World::over_files();

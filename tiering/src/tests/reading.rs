@@ -53,6 +53,36 @@ async fn ten_readers_of_the_same_chunk_cost_one_get() {
     assert_eq!(world.log.metrics().store_chunk_gets.get(), 1);
 }
 
+/// Clients that do not take what they were given hold half of the budget at most; the rest are sent from files.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_held_leave_memory_to_others() {
+    use strandline_protocol::rope::Part;
+    let world = World::over_files();
+    world.partition.open(&LEADER, 0, 0).await.unwrap();
+    // A chunk each; the budget of demand is a quarter of 32 chunks.
+    let segments: Vec<_> = (0..24).map(|number| segment(number * 100, 10, 100, 5)).collect();
+    world.partition.copy(&LEADER, &segments, 1).await.unwrap();
+    let mut held = Vec::new();
+    for number in (0..24).rev() {
+        held.push(world.partition.read(number * 100, 1 << 20, true, DEADLINE).await.unwrap());
+    }
+    let in_memory = held.iter().flat_map(|read| read.parts.parts()).filter(|part| matches!(part, Part::Bytes(_)));
+    let in_memory = in_memory.count();
+    assert!((1..=4).contains(&in_memory), "{in_memory} answers are in memory");
+    for (read, number) in held.iter().zip((0..24).rev()) {
+        let mut expected = vec![0; segments[number].size_bytes as usize];
+        segments[number].source.read_at(&mut expected, 0).unwrap();
+        assert_eq!(super::harness::bytes_of(&read.parts), expected);
+    }
+    let in_use = || {
+        let load = world.log.reader_load();
+        load.budget - load.free
+    };
+    wait_for(|| in_use() == in_memory).await;
+    drop(held);
+    assert_eq!(in_use(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_random_seek_costs_at_most_one_chunk() {
     let world = World::over_files();
