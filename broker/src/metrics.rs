@@ -280,7 +280,11 @@ fn node(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
     let dirs = broker.partitions.dirs().iter().filter(|d| d.is_offline()).count();
     let connections = broker.metrics.connections.load(Ordering::Relaxed);
     page.gauge("kafka_server_socket_server_metrics_connection_count", "Client connections", connections)?;
-    page.gauge("kafka_server_replicamanager_leadercount", "Partitions led", count(hosted.len()))?;
+    page.gauge(
+        "kafka_server_replicamanager_leadercount",
+        "Partitions led",
+        count(hosted.iter().filter(|p| p.leads()).count()),
+    )?;
     page.gauge("kafka_server_replicamanager_partitioncount", "Partitions hosted", count(broker.partitions.count()))?;
     page.gauge(
         "kafka_controller_kafkacontroller_offlinepartitionscount",

@@ -112,7 +112,7 @@ pub fn run(args: Args) -> CommandResult {
             }
             Command::AddController { node, address } => add_controller(&cluster, node, &address).await?,
             Command::RemoveController { node } => {
-                let request = RemoveRaftVoterRequest { voter_id: node, ..Default::default() };
+                let request = RemoveRaftVoterRequest { cluster_id: None, voter_id: node, ..Default::default() };
                 let answer = cluster.ask(&request).await?;
                 check(&format!("controller {node}"), answer.error_code, answer.error_message)?;
                 println!("node {node} is no voter of the metadata log any more");
@@ -179,7 +179,8 @@ async fn add_controller(cluster: &Cluster, node: i32, address: &str) -> Result<(
         port: port.parse().map_err(|_| format!("{port} is not a port"))?,
         ..Default::default()
     };
-    let request = AddRaftVoterRequest { voter_id: node, listeners: vec![listener], ..Default::default() };
+    let request =
+        AddRaftVoterRequest { cluster_id: None, voter_id: node, listeners: vec![listener], ..Default::default() };
     let answer = cluster.ask(&request).await?;
     check(&format!("controller {node}"), answer.error_code, answer.error_message)?;
     println!("node {node} votes on the metadata log");

@@ -97,6 +97,7 @@ fn replicas(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
 fn led(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
     let image = broker.image();
     let mut hosted = broker.partitions.all();
+    hosted.retain(|p| p.leads());
     hosted.sort_by(|a, b| (&a.topic, a.tp.partition).cmp(&(&b.topic, b.tp.partition)));
     let mut columns: [Vec<(Labels, i64)>; 5] = Default::default();
     let (mut under_replicated, mut under_min) = (0, 0);
