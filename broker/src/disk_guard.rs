@@ -54,7 +54,7 @@ impl DiskGuard {
             RESERVE_BYTES >> 20,
             partition.dir.path.display()
         );
-        Err(AppendRefused { code: ErrorCode::KafkaStorageError, message: Some(message) })
+        Err(AppendRefused { code: ErrorCode::KafkaStorageError, message: Some(message), records: Vec::new() })
     }
 }
 

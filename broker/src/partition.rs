@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use strandline_log::config::LogConfig;
-use strandline_log::error::{AppendError, LogError, ReadError};
+use strandline_log::error::{AppendError, LogError, ReadError, RefusedRecord};
 use strandline_log::{Log, LogOffsets};
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{BrokerId, TopicPartition};
@@ -223,7 +223,33 @@ impl Partition {
         } else {
             tracing::debug!(partition = %self.name(), %error, "append refused");
         }
-        AppendRefused { code: error.error_code(), message: Some(error.to_string()) }
+        AppendRefused {
+            code: error.error_code(),
+            records: self.record_errors(&error),
+            message: Some(error.to_string()),
+        }
+    }
+
+    /// The records at fault, in Kafka's words.
+    fn record_errors(&self, error: &AppendError) -> Vec<(i32, String)> {
+        match error {
+            AppendError::NoKey { records } => {
+                let name = self.name();
+                let text = format!("Compacted topic cannot accept message without key in topic partition {name}");
+                records.iter().map(|record| (record.index, text.clone())).collect()
+            }
+            AppendError::InvalidTimestamp { earliest, latest, records, .. } => {
+                let text = |record: &RefusedRecord| {
+                    format!(
+                        "Timestamp {} of message with offset {} is out of range. The timestamp should be within \
+                         [{earliest}, {latest}]",
+                        record.timestamp, record.offset
+                    )
+                };
+                records.iter().map(|record| (record.index, text(record))).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn ask_for_flush(self: &Arc<Self>) {

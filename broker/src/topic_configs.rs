@@ -73,7 +73,7 @@ pub fn kind(name: &str) -> i8 {
     const LONG: i8 = 5;
     const DOUBLE: i8 = 6;
     match name {
-        "cleanup.policy" => LIST,
+        "cleanup.policy" | "follower.replication.throttled.replicas" | "leader.replication.throttled.replicas" => LIST,
         "compression.type" | "message.timestamp.type" => STRING,
         "min.cleanable.dirty.ratio" => DOUBLE,
         "preallocate"

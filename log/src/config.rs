@@ -72,7 +72,10 @@ pub struct LogConfig {
     pub file_delete_delay_ms: i64,
     pub flush_messages: i64,
     pub flush_ms: i64,
+    /// As it was set: `*`, or `partition:broker` pairs separated by commas; empty = none.
+    pub follower_replication_throttled_replicas: String,
     pub index_interval_bytes: i32,
+    pub leader_replication_throttled_replicas: String,
     pub local_retention_bytes: i64,
     pub local_retention_ms: i64,
     pub max_compaction_lag_ms: i64,
@@ -108,7 +111,9 @@ impl Default for LogConfig {
             file_delete_delay_ms: 60_000,
             flush_messages: 1,
             flush_ms: i64::MAX,
+            follower_replication_throttled_replicas: String::new(),
             index_interval_bytes: 4096,
+            leader_replication_throttled_replicas: String::new(),
             local_retention_bytes: AS_TOTAL_RETENTION,
             local_retention_ms: AS_TOTAL_RETENTION,
             max_compaction_lag_ms: i64::MAX,
@@ -190,7 +195,7 @@ fn boolean(name: &str, value: &str) -> Result<bool, ConfigError> {
 
 impl LogConfig {
     /// Every name that [`LogConfig::set`] takes, sorted.
-    pub const NAMES: [&'static str; 31] = [
+    pub const NAMES: [&'static str; 33] = [
         "cleanup.policy",
         "compression.gzip.level",
         "compression.lz4.level",
@@ -200,7 +205,9 @@ impl LogConfig {
         "file.delete.delay.ms",
         "flush.messages",
         "flush.ms",
+        "follower.replication.throttled.replicas",
         "index.interval.bytes",
+        "leader.replication.throttled.replicas",
         "local.retention.bytes",
         "local.retention.ms",
         "max.compaction.lag.ms",
@@ -242,6 +249,12 @@ impl LogConfig {
             "file.delete.delay.ms" => self.file_delete_delay_ms = number(name, value, 0, MAX)?,
             "flush.messages" => self.flush_messages = number(name, value, 1, MAX)?,
             "flush.ms" => self.flush_ms = number(name, value, 0, MAX)?,
+            "follower.replication.throttled.replicas" => {
+                self.follower_replication_throttled_replicas = throttled_replicas(name, value)?;
+            }
+            "leader.replication.throttled.replicas" => {
+                self.leader_replication_throttled_replicas = throttled_replicas(name, value)?;
+            }
             "index.interval.bytes" => self.index_interval_bytes = small(name, value, 0)?,
             "local.retention.bytes" => self.local_retention_bytes = number(name, value, -2, MAX)?,
             "local.retention.ms" => self.local_retention_ms = number(name, value, -2, MAX)?,
@@ -307,6 +320,8 @@ impl LogConfig {
             "file.delete.delay.ms" => self.file_delete_delay_ms.to_string(),
             "flush.messages" => self.flush_messages.to_string(),
             "flush.ms" => self.flush_ms.to_string(),
+            "follower.replication.throttled.replicas" => self.follower_replication_throttled_replicas.clone(),
+            "leader.replication.throttled.replicas" => self.leader_replication_throttled_replicas.clone(),
             "index.interval.bytes" => self.index_interval_bytes.to_string(),
             "local.retention.bytes" => self.local_retention_bytes.to_string(),
             "local.retention.ms" => self.local_retention_ms.to_string(),
@@ -416,6 +431,22 @@ fn cleanup_policy(value: &str) -> Result<CleanupPolicy, ConfigError> {
         }
     }
     Ok(policy)
+}
+
+/// `*`, or pairs of numbers; some may be empty, as in Kafka.
+fn throttled_replicas(name: &str, value: &str) -> Result<String, ConfigError> {
+    let parts: Vec<&str> = value.trim().split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_pair =
+        |part: &&str| part.split_once(':').is_some_and(|(partition, broker)| is_number(partition) && is_number(broker));
+    if parts == ["*"] || parts.iter().all(is_pair) {
+        return Ok(parts.join(","));
+    }
+    let reason = format!(
+        "{name} must be the literal '*' or a list of replicas in the following format: \
+         [partitionId]:[brokerId],[partitionId]:[brokerId],..."
+    );
+    Err(invalid(name, &format!("[{}]", parts.join(", ")), reason))
 }
 
 #[cfg(test)]

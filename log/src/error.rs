@@ -51,6 +51,19 @@ impl OpenError {
     }
 }
 
+/// A record for whose sake a batch was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedRecord {
+    /// In the append, from 0 on.
+    pub index: i32,
+    /// As the client wrote it.
+    pub offset: i64,
+    pub timestamp: i64,
+}
+
+/// Records that one refusal names, at most.
+pub const REFUSED_RECORDS_MAX: usize = 1_000;
+
 /// Why an append was refused. Nothing was appended.
 #[derive(Debug, Error)]
 pub enum AppendError {
@@ -71,7 +84,9 @@ pub enum AppendError {
     #[error("{size} bytes in one append exceed segment.bytes {max}")]
     RecordListTooLarge { size: u64, max: u64 },
     #[error("timestamp {timestamp} is outside of [{earliest}, {latest}]")]
-    InvalidTimestamp { timestamp: i64, earliest: i64, latest: i64 },
+    InvalidTimestamp { timestamp: i64, earliest: i64, latest: i64, records: Vec<RefusedRecord> },
+    #[error("a compacted topic takes no record without a key")]
+    NoKey { records: Vec<RefusedRecord> },
     #[error("compression failed: {0}")]
     UnsupportedCompression(String),
     #[error("producer {producer_id}: sequence {sequence} does not follow {last_sequence} (epoch {epoch})")]
@@ -92,7 +107,7 @@ impl AppendError {
         match self {
             Self::Io(_) | Self::Open(_) | Self::Failed | Self::ReadOnly => ErrorCode::KafkaStorageError,
             Self::CorruptMessage(_) => ErrorCode::CorruptMessage,
-            Self::InvalidRecord(_) => ErrorCode::InvalidRecord,
+            Self::InvalidRecord(_) | Self::NoKey { .. } => ErrorCode::InvalidRecord,
             Self::MessageTooLarge { .. } => ErrorCode::MessageTooLarge,
             Self::RecordListTooLarge { .. } => ErrorCode::RecordListTooLarge,
             Self::InvalidTimestamp { .. } => ErrorCode::InvalidTimestamp,

@@ -248,13 +248,11 @@ impl Log {
         Ok(())
     }
 
-    /// Checks everything past the recovery point.
+    /// Checks everything past the recovery point. Of what was freed, the snapshot and the epochs are all that is left.
     fn recover(&mut self, recovery_point: i64) -> Result<(), OpenError> {
         if self.segments.is_empty() {
             return Ok(());
         }
-        // What lies below the first segment was freed, after its snapshot and its epochs were made durable: those are all that
-        // is left of it.
         let recovery_point = recovery_point.max(self.segments[0].base());
         let stale: Vec<i64> = self.snapshots.range(recovery_point + 1..).copied().collect();
         self.remove_snapshots(stale).map_err(io::Error::other).map_err(OpenError::io(&*self.dir))?;

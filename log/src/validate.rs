@@ -5,7 +5,7 @@
 //! or another `compression.type`; otherwise nothing is decompressed unless the topic is compacted.
 
 use crate::config::{CompressionType, LogConfig, MessageTimestampType};
-use crate::error::AppendError;
+use crate::error::{AppendError, REFUSED_RECORDS_MAX, RefusedRecord};
 use crate::producer_state::AppendOrigin;
 use bytes::Bytes;
 use strandline_protocol::compression::{Compression, DecompressLimit};
@@ -19,7 +19,10 @@ pub(crate) const DECOMPRESSED_BYTES_MAX: DecompressLimit = DecompressLimit(256 <
 impl From<BatchError> for AppendError {
     fn from(error: BatchError) -> Self {
         match error {
-            BatchError::Magic(_) => Self::InvalidRecord(error.to_string()),
+            // Kafka's codes. What is cut is no batch to it; neither is sent again as it is.
+            BatchError::Magic(0 | 1) | BatchError::Truncated { .. } | BatchError::Inconsistent(_) => {
+                Self::InvalidRecord(error.to_string())
+            }
             BatchError::Codec(_) => Self::UnsupportedCompression(error.to_string()),
             other => Self::CorruptMessage(other.to_string()),
         }
@@ -42,11 +45,11 @@ pub(crate) fn for_leader(
         check_size(header.size_in_bytes(), config)?;
         check_header(header, origin)?;
         if origin == AppendOrigin::Client {
-            check_timestamps(header, config, now_ms)?;
+            check_timestamps(given, header, config, now_ms)?;
         }
     }
     if config.cleanup_policy.compact {
-        refuse_null_keys(given, headers)?;
+        refuse_null_keys(given)?;
     }
     let append_time = config.message_timestamp_type == MessageTimestampType::LogAppendTime;
     let other_codec = headers.iter().any(|header| target_codec(header, config) != header.compression());
@@ -116,36 +119,50 @@ fn check_header(header: &BatchHeader, origin: AppendOrigin) -> Result<(), Append
     Ok(())
 }
 
-fn check_timestamps(header: &BatchHeader, config: &LogConfig, now_ms: i64) -> Result<(), AppendError> {
+fn check_timestamps(given: &[u8], header: &BatchHeader, config: &LogConfig, now_ms: i64) -> Result<(), AppendError> {
     if config.message_timestamp_type == MessageTimestampType::LogAppendTime {
         return Ok(());
     }
     let earliest = now_ms.saturating_sub(config.message_timestamp_before_max_ms);
     let latest = now_ms.saturating_add(config.message_timestamp_after_max_ms);
     if header.timestamp_type() == TimestampType::LogAppendTime {
-        return Err(AppendError::InvalidTimestamp { timestamp: header.max_timestamp, earliest, latest });
+        let (timestamp, records) = (header.max_timestamp, Vec::new());
+        return Err(AppendError::InvalidTimestamp { timestamp, earliest, latest, records });
     }
-    // The first record's and the largest timestamp are all that the header tells.
-    for timestamp in [header.base_timestamp, header.max_timestamp] {
-        if timestamp != -1 && !(earliest..=latest).contains(&timestamp) {
-            return Err(AppendError::InvalidTimestamp { timestamp, earliest, latest });
+    let outside = |timestamp: i64| timestamp != -1 && !(earliest..=latest).contains(&timestamp);
+    // The first record's and the largest timestamp are all that the header tells; records are looked at to name them.
+    match [header.base_timestamp, header.max_timestamp].into_iter().find(|timestamp| outside(*timestamp)) {
+        None => Ok(()),
+        Some(timestamp) => {
+            let records = refused_records(given, |_, timestamp| outside(timestamp))?;
+            Err(AppendError::InvalidTimestamp { timestamp, earliest, latest, records })
         }
     }
-    Ok(())
 }
 
-fn refuse_null_keys(given: &Bytes, headers: &[BatchHeader]) -> Result<(), AppendError> {
-    for (header, batch) in headers.iter().zip(batches(given)) {
+fn refuse_null_keys(given: &Bytes) -> Result<(), AppendError> {
+    let records = refused_records(given, |has_key, _| !has_key)?;
+    if records.is_empty() { Ok(()) } else { Err(AppendError::NoKey { records }) }
+}
+
+/// Records of all batches but control ones that `refuses`, told whether there is a key and the timestamp.
+fn refused_records(given: &[u8], refuses: impl Fn(bool, i64) -> bool) -> Result<Vec<RefusedRecord>, AppendError> {
+    let mut refused = Vec::new();
+    let mut index = 0;
+    for batch in batches(given) {
+        let (header, bytes) = batch?;
         if header.is_control() {
             continue;
         }
-        for record in records(batch?.1, DECOMPRESSED_BYTES_MAX)? {
-            if record?.key.is_none() {
-                return Err(AppendError::InvalidRecord("a compacted topic takes no record without a key".to_owned()));
+        for record in records(bytes, DECOMPRESSED_BYTES_MAX)? {
+            let record = record?;
+            if refuses(record.key.is_some(), record.timestamp) && refused.len() < REFUSED_RECORDS_MAX {
+                refused.push(RefusedRecord { index, offset: record.offset, timestamp: record.timestamp });
             }
+            index += 1;
         }
     }
-    Ok(())
+    Ok(refused)
 }
 
 fn target_codec(header: &BatchHeader, config: &LogConfig) -> Compression {

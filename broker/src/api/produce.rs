@@ -13,7 +13,7 @@ use strandline_protocol::ids::TopicId;
 use strandline_protocol::messages::Message;
 use strandline_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use strandline_protocol::messages::produce_response::{
-    PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
 use strandline_protocol::record_batch::BatchHeader;
 use strandline_protocol::rope::Records;
@@ -154,6 +154,7 @@ fn part(broker: &Broker, index: i32, outcome: Result<crate::partition::Appended,
                     log_append_time_ms: -1,
                     log_start_offset: -1,
                     error_message: refused.message,
+                    record_errors: refused.records.into_iter().map(record_error).collect(),
                     ..Default::default()
                 },
                 durable: None,
@@ -162,9 +163,17 @@ fn part(broker: &Broker, index: i32, outcome: Result<crate::partition::Appended,
     }
 }
 
-/// Waits for every partition, together no longer than the client's timeout.
+fn record_error((batch_index, message): (i32, String)) -> BatchIndexAndErrorMessage {
+    BatchIndexAndErrorMessage { batch_index, batch_index_error_message: Some(message), ..Default::default() }
+}
+
+/// A sync of this node's disk is waited for at least so long: the client's timeout is meant for other replicas, and in Kafka
+/// one of 0 does not make an append fail that needs none.
+const LOCAL_SYNC_MIN: Duration = Duration::from_secs(5);
+
+/// Waits for every partition, together no longer than the client's timeout or [`LOCAL_SYNC_MIN`].
 async fn finish(topics: Vec<(TopicProduceResponse, Vec<Part>)>, timeout: Duration) -> ProduceResponse {
-    let deadline = tokio::time::Instant::now() + timeout;
+    let deadline = tokio::time::Instant::now() + timeout.max(LOCAL_SYNC_MIN);
     let mut responses = Vec::with_capacity(topics.len());
     for (mut topic, parts) in topics {
         for mut part in parts {

@@ -137,11 +137,13 @@ pub struct AppendRefused {
     pub code: ErrorCode,
     /// For the client, beside the code.
     pub message: Option<String>,
+    /// The records at fault by their number in the append, and what is wrong with each.
+    pub records: Vec<(i32, String)>,
 }
 
 impl From<ErrorCode> for AppendRefused {
     fn from(code: ErrorCode) -> Self {
-        AppendRefused { code, message: None }
+        AppendRefused { code, message: None, records: Vec::new() }
     }
 }
 

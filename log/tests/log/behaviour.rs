@@ -3,9 +3,11 @@
 use crate::harness::*;
 use std::path::Path;
 use strandline_disk::Disk;
-use strandline_log::config::MessageTimestampType;
+use strandline_log::config::{CleanupPolicy, MessageTimestampType};
 use strandline_log::retention::RetentionLimits;
 use strandline_log::{AppendError, AppendOrigin, LogConfig, OpenError, ReadError};
+use strandline_protocol::compression::Compression;
+use strandline_protocol::record_batch::RecordBatchBuilder;
 
 #[test]
 fn nothing_is_on_disk_before_the_first_append() {
@@ -121,12 +123,15 @@ fn batches_that_must_not_be_appended_change_nothing() {
         log.append_as_leader(bytes, 0, AppendOrigin::Client, NOW).unwrap_err()
     };
     assert!(matches!(refused(&mut log, &flipped.into()), AppendError::CorruptMessage(_)));
-    assert!(matches!(refused(&mut log, &good.slice(..good.len() - 1)), AppendError::CorruptMessage(_)));
+    assert!(matches!(refused(&mut log, &good.slice(..good.len() - 1)), AppendError::InvalidRecord(_)));
     assert!(matches!(refused(&mut log, &two), AppendError::InvalidRecord(_)));
     assert!(matches!(refused(&mut log, &bytes::Bytes::new()), AppendError::InvalidRecord(_)));
     assert!(matches!(refused(&mut log, &marker(1, 0, true)), AppendError::InvalidRecord(_)));
     assert!(matches!(refused(&mut log, &batch(1, 600, NOW)), AppendError::MessageTooLarge { .. }));
-    assert!(matches!(refused(&mut log, &batch(1, 1, NOW + 3_600_001)), AppendError::InvalidTimestamp { .. }));
+    let early = refused(&mut log, &batch(1, 1, NOW + 3_600_001));
+    assert!(
+        matches!(early, AppendError::InvalidTimestamp { records, .. } if records.len() == 1 && records[0].index == 0)
+    );
     let late = log.append_as_follower(&good);
     assert!(matches!(late, Err(AppendError::UnexpectedOffset { base_offset: 0, log_end_offset: 1 })));
     assert_eq!(log.offsets().log_end, 1);
@@ -244,6 +249,21 @@ fn freed_segments_are_gone_and_the_rest_stays() {
     assert_eq!(read_all(&log, end, 300).len(), 30 - end as usize);
     let names = disk.read_dir(Path::new(DIR)).unwrap();
     assert!(names.iter().all(|entry| !entry.name.ends_with(".deleted")));
+}
+
+#[test]
+fn records_without_a_key_are_named() {
+    let compact = CleanupPolicy { delete: false, compact: true };
+    let mut log =
+        open(&new_disk(), LogConfig { cleanup_policy: compact, ..config(10_000) }, Opening::default()).unwrap();
+    let mut mixed = RecordBatchBuilder::new(Compression::Lz4);
+    for key in [Some(&b"k"[..]), None, Some(b""), None] {
+        mixed.append(NOW, key, Some(b"v"), &[]);
+    }
+    let error = log.append_as_leader(&mixed.build(), 0, AppendOrigin::Client, NOW).unwrap_err();
+    let AppendError::NoKey { records } = error else { panic!("{error}") };
+    assert_eq!(records.iter().map(|record| record.index).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(log.offsets().log_end, 0);
 }
 
 /// Kafka's rule: an active segment that is too old, or too much with all before it, is closed and goes.

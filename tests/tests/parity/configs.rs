@@ -29,15 +29,10 @@ pub fn describe(kind: i8, name: &str, keys: Option<&[&str]>, synonyms: bool) -> 
     DescribeConfigsRequest { resources: vec![resource], include_synonyms: synonyms, include_documentation: false }
 }
 
-const UNLIKE: [&str; 4] = [
-    "flush.messages",
-    "min.insync.replicas",
-    "leader.replication.throttled.replicas",
-    "follower.replication.throttled.replicas",
-];
+const UNLIKE: [&str; 2] = ["flush.messages", "min.insync.replicas"];
 
 /// Settings come in no order. `flush.messages` is 1 in Strandline by default: it acknowledges what is synced. Kafka stores
-/// `min.insync.replicas` as a default of the cluster, and has two settings that throttle replication, of which there is none here.
+/// `min.insync.replicas` as a default of the cluster.
 fn sorted(answer: &mut DescribeConfigsResponse) {
     for result in &mut answer.results {
         result.configs.retain(|c| !UNLIKE.contains(&c.name.as_str()));

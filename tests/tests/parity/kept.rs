@@ -19,14 +19,6 @@ const KEPT: &[(&str, &str)] = &[
         "INVALID_REQUEST with a text; Kafka fails with UNKNOWN_SERVER_ERROR",
     ),
     (
-        "IncrementalAlterConfigs: bad throttled replicas",
-        "MISSING: the two replication throttles are no settings here, as there is no replication yet",
-    ),
-    (
-        "IncrementalAlterConfigs: replicas throttled",
-        "MISSING: the two replication throttles are no settings here, as there is no replication yet",
-    ),
-    (
         "DescribeTopicPartitions: an empty name",
         "the invalid name is told for itself; Kafka fails the whole request with UNKNOWN_SERVER_ERROR",
     ),
@@ -60,11 +52,6 @@ const KEPT: &[(&str, &str)] = &[
     ("Fetch: an isolation level of 5", "taken for read_uncommitted; Kafka fails with UNKNOWN_SERVER_ERROR"),
     ("Fetch: negative bytes", "taken for 0, with the first batch; Kafka fails with UNKNOWN_SERVER_ERROR"),
     ("Produce: a partition twice", "both are appended, in their order; Kafka drops the first in silence"),
-    ("Produce: no key where keys are needed", "MISSING: record_errors; code and text are told"),
-    ("Produce: some keys where keys are needed", "MISSING: record_errors; code and text are told"),
-    ("Produce: too new", "MISSING: record_errors; code and text are told"),
-    ("Produce: too old", "MISSING: record_errors; code and text are told"),
-    ("Produce: two hours ahead", "MISSING: record_errors; code and text are told"),
     (
         "Produce: producer: an older epoch",
         "an epoch of -1 is no epoch: INVALID_RECORD, as for any producer id without one",
@@ -87,23 +74,8 @@ const KEPT: &[(&str, &str)] = &[
         "MISSING: records are not decompressed to be looked at, so a body that no codec reads is stored",
     ),
     ("Produce: an unknown codec", "UNSUPPORTED_COMPRESSION_TYPE; Kafka fails with UNKNOWN_SERVER_ERROR"),
-    ("Produce: a count that is too large", "CORRUPT_MESSAGE: the header contradicts itself; Kafka has INVALID_RECORD"),
-    (
-        "Produce: a last offset that is too small",
-        "CORRUPT_MESSAGE: the header contradicts itself; Kafka has INVALID_RECORD",
-    ),
-    ("Produce: a negative count", "CORRUPT_MESSAGE: the header contradicts itself; Kafka has INVALID_RECORD"),
-    ("Produce: a negative last offset", "CORRUPT_MESSAGE: the header contradicts itself; Kafka has INVALID_RECORD"),
-    ("Produce: a cut batch", "CORRUPT_MESSAGE, which clients send again; Kafka sees no batch and has INVALID_RECORD"),
-    ("Produce: a cut header", "CORRUPT_MESSAGE, which clients send again; Kafka sees no batch and has INVALID_RECORD"),
-    ("Produce: a few bytes", "CORRUPT_MESSAGE, which clients send again; Kafka sees no batch and has INVALID_RECORD"),
-    (
-        "Produce: a length longer than the request",
-        "CORRUPT_MESSAGE, which clients send again; Kafka sees no batch and has INVALID_RECORD",
-    ),
     ("Produce: a producer without epoch", "INVALID_RECORD: its sequences could not be followed; Kafka appends"),
     ("Produce: log append time set", "INVALID_TIMESTAMP; Kafka appends and takes the client's word for its own time"),
-    ("Produce: magic 3", "INVALID_RECORD, as for every format but 2; Kafka has CORRUPT_MESSAGE"),
 ];
 
 /// Why `case` differs.
