@@ -117,7 +117,8 @@ impl Partition {
                 if acks == Acks::All && leadership.in_sync() < needed {
                     let message =
                         format!("{} replicas are in sync, min.insync.replicas is {needed}", leadership.in_sync());
-                    return Err(AppendRefused { code: ErrorCode::NotEnoughReplicas, message: Some(message) });
+                    let code = ErrorCode::NotEnoughReplicas;
+                    return Err(AppendRefused { message: Some(message), ..AppendRefused::from(code) });
                 }
                 Ok(leadership.epoch())
             }
