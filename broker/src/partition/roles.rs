@@ -24,7 +24,7 @@ use crate::replication::leadership::Leadership;
 pub(super) enum Role {
     /// Nobody leads, or nothing is known yet.
     Idle,
-    Leader(Leadership),
+    Leader(Box<Leadership>),
     Follower {
         leader: BrokerId,
         /// A fetch in this epoch has succeeded: what the leader agrees with may be freed.
@@ -66,7 +66,8 @@ impl Partition {
                 false
             }
             _ if record.leader == self.me => {
-                *role = Role::Leader(Leadership::begin(self.me, record.clone(), log.offsets().log_end, now_ms));
+                let leadership = Leadership::begin(self.me, record.clone(), log.offsets().log_end, now_ms);
+                *role = Role::Leader(Box::new(leadership));
                 true
             }
             Role::Follower { leader, .. } if record.leader_epoch == known && *leader == record.leader => false,

@@ -54,6 +54,10 @@ impl Random {
         self.i32() as i16
     }
 
+    pub fn u16(&mut self) -> u16 {
+        self.i32() as u16
+    }
+
     pub fn i8(&mut self) -> i8 {
         self.i32() as i8
     }
