@@ -5,6 +5,7 @@
 
 mod connection;
 mod listener;
+mod port_owner;
 mod write;
 
 pub use connection::{ConnectionContext, FrameHandler, Limits, Reply};

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::connection::{ConnectionContext, FrameHandler, Limits, serve};
+use super::port_owner::port_owner;
 use crate::shutdown::stopped;
 
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
@@ -27,19 +28,22 @@ pub const DRAIN: Duration = Duration::from_secs(2);
 
 /// A port that cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(.source))]
+#[error("cannot listen on {address}: {source}{}", hint(.source, .owner.as_deref()))]
 pub struct BindError {
     pub address: String,
     pub source: io::Error,
+    /// Who has the port, if that can be found out.
+    pub owner: Option<String>,
 }
 
-fn hint(source: &io::Error) -> &'static str {
+fn hint(source: &io::Error, owner: Option<&str>) -> String {
     match source.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another process has this port: stop it, choose another with --port, or use --any-port"
+            let owner = owner.unwrap_or("another process");
+            format!("; {owner} has this port: stop it, choose another with --port, or use --any-port")
         }
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
-        _ => "",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -61,7 +65,7 @@ impl ReservedPort {
             socket.listen(BACKLOG)?;
             TcpListener::from_std(socket.into())
         };
-        open().map_err(|source| BindError { address, source })
+        open().map_err(|source| BindError { address, source, owner: None })
     }
 }
 
@@ -73,7 +77,10 @@ pub fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
 /// Binds `host:port`; an empty host is every interface, port 0 any free port.
 pub fn reserve(host: &str, port: u16) -> Result<ReservedPort, BindError> {
     let address = format!("{}:{port}", if host.is_empty() { "*" } else { host });
-    let failed = |source| BindError { address: address.clone(), source };
+    let failed = |source: io::Error| {
+        let owner = if source.kind() == io::ErrorKind::AddrInUse { port_owner(port) } else { None };
+        BindError { address: address.clone(), source, owner }
+    };
     let ip = match host {
         "" | "0.0.0.0" => "0.0.0.0".to_owned(),
         "localhost" => "127.0.0.1".to_owned(),
