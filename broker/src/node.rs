@@ -7,7 +7,8 @@
 //! The controller, its listener and the heartbeats have a thread of their own, so that a busy node is not taken for dead.
 //! A crash at any point is a crash of the parts; see their modules.
 
-use std::collections::BTreeSet;
+mod following;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,16 +18,17 @@ use std::time::Duration;
 use strandline_controller::decide::Defaults;
 use strandline_controller::record::Endpoint;
 use strandline_controller::request::{CreatedTopic, Heartbeat, NewTopic, Refused, RegisterBroker, Request, Response};
-use strandline_controller::{ControllerHandle, ControllerOptions, Formation, ImageUpdate};
+use strandline_controller::{ControllerHandle, ControllerOptions, Formation};
 use strandline_disk::{Disk, RealDisk};
 use strandline_log::file_cache::FileCache;
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::uuid_to_base64;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use self::following::{Roles, follow_image};
 use crate::api::Api;
 use crate::broker::Broker;
 use crate::config::{Listener, NodeConfig};
@@ -34,7 +36,7 @@ use crate::group::{GroupCoordinator, GroupSettings};
 use crate::log_dir::{LockedDir, LogDirError, LogDirectory, Meta};
 use crate::net::{BindError, Limits, ListenerTask, ReservedPort, bind, reserve};
 use crate::offsets_log::LocalOffsets;
-use crate::partitions::{Partitions, RoleChange};
+use crate::partitions::Partitions;
 use crate::peer::{ControllerListener, Peers};
 use crate::replication::isr;
 use crate::shutdown::stopped;
@@ -443,82 +445,6 @@ fn tell_imported(name: &str, outcome: Result<CreatedTopic, Refused>) {
         ),
         Err(refused) => tracing::warn!(topic = %name, %refused, "its directories are left alone"),
     }
-}
-
-/// Reads one partition of committed offsets in the background; until then its groups answer "loading".
-fn load_group_partition(broker: &Arc<Broker>, partition: i32) {
-    let groups = Arc::clone(&broker.groups);
-    tokio::spawn(async move {
-        if let Err(code) = groups.load(partition).await {
-            tracing::error!(
-                partition,
-                code = code.name(),
-                "committed offsets cannot be loaded: the groups of this partition are not served"
-            );
-        }
-    });
-}
-
-/// What follows a change of role.
-struct Roles {
-    broker: Arc<Broker>,
-    tier_tasks: Arc<TierTasks>,
-    stop: watch::Receiver<bool>,
-}
-
-impl Roles {
-    fn take(&self, changes: Vec<RoleChange>) {
-        for RoleChange { partition, began, leader } in changes {
-            if began {
-                self.tier_tasks.lead(&partition);
-                self.broker.isr_queue.look_at(&partition);
-            }
-            self.broker.fetchers.assign(&self.broker, &partition, leader, &self.stop);
-            if *partition.topic == *crate::auto_topics::CONSUMER_OFFSETS {
-                if began {
-                    load_group_partition(&self.broker, partition.tp.partition);
-                } else if !partition.leads() {
-                    self.broker.groups.unload(partition.tp.partition);
-                }
-            }
-        }
-    }
-}
-
-/// Keeps the partitions equal to the image until told to stop; they were opened as of `opened_at`. Takes every update, so
-/// that the controller never waits.
-async fn follow_image(
-    roles: Roles,
-    opened_at: u64,
-    mut updates: mpsc::Receiver<ImageUpdate>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let broker = Arc::clone(&roles.broker);
-    loop {
-        let update = tokio::select! {
-            () = stopped(&mut stop) => break,
-            update = updates.recv() => update,
-        };
-        let Some(update) = update else { return };
-        if update.image.index <= opened_at {
-            continue;
-        }
-        let changes = tokio::task::block_in_place(|| broker.partitions.apply(&update));
-        roles.take(changes);
-        let gone = update.records.iter().filter_map(|record| match record {
-            strandline_controller::record::MetadataRecord::TopicDeleting { topic_id, .. } => {
-                update.image.topics.get(topic_id).map(|t| t.name.to_string())
-            }
-            _ => None,
-        });
-        let gone: BTreeSet<String> = gone.collect();
-        if !gone.is_empty() {
-            broker.groups.topics_deleted(&gone);
-        }
-        broker.set_applied(update.image.index);
-    }
-    // The controller may still apply entries while it stops.
-    while updates.recv().await.is_some() {}
 }
 
 /// Sends signs of life until the node has stopped. The receiver hears whether the broker is unfenced, and whether it may

@@ -247,17 +247,7 @@ impl NodeConfig {
             group_min_session_timeout: source.millis("group.min.session.timeout.ms", 6000)?,
             group_max_session_timeout: source.millis("group.max.session.timeout.ms", 1_800_000)?,
             group_max_size: source.number("group.max.size", i32::MAX as usize, 1)?,
-            offsets: OffsetsTopic {
-                partitions: source.number("offsets.topic.num.partitions", 50, 1)?,
-                replication_factor: match source.text("offsets.topic.replication.factor") {
-                    None => None,
-                    Some(_) => Some(source.number("offsets.topic.replication.factor", 3, 1)?),
-                },
-                segment_bytes: source.number("offsets.topic.segment.bytes", 104_857_600, 1)?,
-                retention: Duration::from_secs(60 * source.number("offsets.retention.minutes", 10_080, 1)?),
-                check_interval: source.millis("offsets.retention.check.interval.ms", 600_000)?,
-                metadata_max_bytes: source.number("offset.metadata.max.bytes", 4096, 0)?,
-            },
+            offsets: offsets_topic(&source)?,
             remote_storage,
             tier_url,
             tier_options: tier_options(&source, environment),
@@ -272,6 +262,20 @@ impl NodeConfig {
             log_dirs,
         })
     }
+}
+
+fn offsets_topic(source: &Source<'_>) -> Result<OffsetsTopic, ConfigError> {
+    Ok(OffsetsTopic {
+        partitions: source.number("offsets.topic.num.partitions", 50, 1)?,
+        replication_factor: match source.text("offsets.topic.replication.factor") {
+            None => None,
+            Some(_) => Some(source.number("offsets.topic.replication.factor", 3, 1)?),
+        },
+        segment_bytes: source.number("offsets.topic.segment.bytes", 104_857_600, 1)?,
+        retention: Duration::from_secs(60 * source.number("offsets.retention.minutes", 10_080, 1)?),
+        check_interval: source.millis("offsets.retention.check.interval.ms", 600_000)?,
+        metadata_max_bytes: source.number("offset.metadata.max.bytes", 4096, 0)?,
+    })
 }
 
 fn queued_bytes(source: &Source<'_>) -> Result<usize, ConfigError> {
