@@ -8,6 +8,7 @@
 pub mod broker;
 pub mod clients;
 pub mod hdfs;
+pub mod history;
 pub mod http;
 pub mod load;
 pub mod minio;
