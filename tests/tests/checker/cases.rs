@@ -79,12 +79,7 @@ const VALUES: &[Case] = &[
             s.send(1, &[(10, 0)]).send(1, &[(20, 1)]).poll(2, &[(1, 20)]);
         },
         |s| {
-            { 
-                s.send(1, &[(10, 0)])
-                    .send_as(3, Stage::Info, &[(15, 1)])
-                    .send(1, &[(20, 2)])
-                    .poll(2, &[(0, 10), (2, 20)]),
-            ; }
+            s.send(1, &[(10, 0)]).send_as(3, Stage::Info, &[(15, 1)]).send(1, &[(20, 2)]).poll(2, &[(0, 10), (2, 20)]);
         },
     ),
     (
@@ -214,13 +209,11 @@ const ORDER: &[Case] = &[
     (
         Kind::SubscribedPollSkip,
         |s| {
-            { 
-                s.send(1, &[(10, 0), (11, 1), (12, 2)])
-                    .subscribe(2)
-                    .poll(2, &[(0, 10)])
-                    .poll(2, &[(2, 12)])
-                    .poll(3, &[(1, 11)]),
-            ; }
+            s.send(1, &[(10, 0), (11, 1), (12, 2)])
+                .subscribe(2)
+                .poll(2, &[(0, 10)])
+                .poll(2, &[(2, 12)])
+                .poll(3, &[(1, 11)]);
         },
         |s| {
             s.send(1, &[(10, 0), (11, 1), (12, 2)]).subscribe(2).poll(2, &[(0, 10)]).poll(2, &[(1, 11), (2, 12)]);
@@ -402,14 +395,10 @@ const ENDS: &[Case] = &[
     (
         Kind::EpochDivergence,
         |s| {
-            { 
-                s.send(1, &[(10, 0)]).poll_slices(2, vec![led(&[(0, 10, 1)])]).poll_slices(3, vec![led(&[(0, 10, 2)])]),
-            ; }
+            s.send(1, &[(10, 0)]).poll_slices(2, vec![led(&[(0, 10, 1)])]).poll_slices(3, vec![led(&[(0, 10, 2)])]);
         },
         |s| {
-            { 
-                s.send(1, &[(10, 0)]).poll_slices(2, vec![led(&[(0, 10, 1)])]).poll_slices(3, vec![led(&[(0, 10, 1)])]),
-            ; }
+            s.send(1, &[(10, 0)]).poll_slices(2, vec![led(&[(0, 10, 1)])]).poll_slices(3, vec![led(&[(0, 10, 1)])]);
         },
     ),
     (
