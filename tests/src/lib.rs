@@ -12,6 +12,7 @@ pub mod history;
 pub mod http;
 pub mod load;
 pub mod minio;
+pub mod netns;
 pub mod place;
 pub mod process;
 pub mod proxy;
