@@ -141,6 +141,11 @@ impl Cluster {
         self.nodes.iter().map(|node| node.address).collect()
     }
 
+    /// As Kafka's tools take it.
+    pub fn bootstrap_text(&self) -> String {
+        self.nodes.iter().map(|node| node.address.to_string()).collect::<Vec<_>>().join(",")
+    }
+
     pub fn node(&mut self, id: u8) -> &mut Node {
         &mut self.nodes[usize::from(id) - 1]
     }

@@ -196,6 +196,7 @@ pub fn ask(shared: &Shared, mut router: Router, seed: u64) {
                     Err(why) => {
                         tell(Stage::Fail, -1);
                         shared.complain(&why);
+                        wait::pause(RETRY);
                     }
                 }
             }

@@ -6,6 +6,7 @@
 mod cluster;
 mod consumer;
 mod faults;
+mod foreign;
 mod link;
 mod member;
 mod producer;

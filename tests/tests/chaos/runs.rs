@@ -29,6 +29,7 @@ fn scenario() -> Scenario {
         software: Software::under_test(),
         promise: Promise::Durable,
         tiered,
+        foreign: true,
         seed: number("STRANDLINE_CHAOS_SEED", 1),
         faults: u32::try_from(number("STRANDLINE_CHAOS_FAULTS", FAULTS.into())).expect("fewer faults"),
     }
@@ -69,7 +70,7 @@ fn without_one(mut history: Vec<Op>) -> Vec<Op> {
 /// A leader that is cut off from its followers acknowledges alone what the next leader never had.
 #[test]
 fn a_cluster_that_loses_records_is_found_out() {
-    let scenario = Scenario { promise: Promise::Careless, tiered: false, ..scenario() };
+    let scenario = Scenario { promise: Promise::Careless, tiered: false, foreign: false, ..scenario() };
     let outcome = scenario.run_with(|cluster, shared, outcome| {
         let leader = Router::new(&cluster.bootstrap(), TOPIC, 1).leader_node(0).expect("partition 0 is led");
         let others: Vec<u8> = cluster.network.nodes().filter(|node| *node != leader).collect();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use strandline_tests::broker::Software;
 use strandline_tests::history::check::check;
-use strandline_tests::history::op::{Op, to_lines};
+use strandline_tests::history::op::{Op, Query, to_lines};
 use strandline_tests::history::report::Report;
 use strandline_tests::history::rules::Rules;
 use strandline_tests::random::Random;
@@ -19,6 +19,7 @@ use strandline_tests::{place, wait};
 
 use crate::cluster::{Cluster, NODES, Promise};
 use crate::faults::{self, Fault};
+use crate::foreign::{self, Foreign};
 use crate::link::Router;
 use crate::workload::Shared;
 use crate::{consumer, member, producer};
@@ -45,6 +46,8 @@ pub struct Scenario {
     pub promise: Promise,
     /// With remote storage, and consumers that read across the seam.
     pub tiered: bool,
+    /// Java clients and kcat take part.
+    pub foreign: bool,
     pub seed: u64,
     /// How many faults are drawn.
     pub faults: u32,
@@ -107,17 +110,24 @@ impl Scenario {
         cluster.create_topic(TOPIC, PARTITIONS, &self.topic_settings());
         let shared = Shared::new(PARTITIONS);
         let mut outcome = Outcome { history: Vec::new(), faults: Vec::new(), troubles: Vec::new(), seconds: 0 };
-        let bootstrap = cluster.bootstrap();
+        let (bootstrap, text) = (cluster.bootstrap(), cluster.bootstrap_text());
+        let foreign = self.foreign.then(|| Foreign::start(&shared, &text, TOPIC));
         std::thread::scope(|clients| {
             // On a panic too: the clients would go on for ever.
             let _stop = StopAtEnd(&shared);
             self.start_clients(clients, &shared, &bootstrap);
+            if self.foreign {
+                clients.spawn(|| foreign::produce_with_kcat(&shared, &text, TOPIC));
+            }
             await_progress(&shared, &mut outcome);
             faults(&mut cluster, &shared, &mut outcome);
             await_progress(&shared, &mut outcome);
         });
         cluster.await_in_sync(TOPIC, IN_SYNC);
         read_again(&shared, &cluster, self.seed, &mut outcome);
+        if let Some(foreign) = foreign {
+            foreign.tell(&shared, TOPIC);
+        }
         outcome.history = shared.recorder.history();
         outcome.seconds = begin.elapsed().as_secs();
         outcome
@@ -181,15 +191,20 @@ pub fn await_progress(shared: &Shared, outcome: &mut Outcome) {
     }
 }
 
-/// A new reader reads every partition from its beginning to the end that the broker and the acknowledgements name.
+/// A new reader reads every partition from its beginning to its end.
 fn read_again(shared: &Shared, cluster: &Cluster, seed: u64, outcome: &mut Outcome) {
     let mut router = Router::new(&cluster.bootstrap(), TOPIC, seed);
-    let mut ends = shared.ends();
-    for (partition, end) in (0..).zip(&mut ends) {
+    let mut ends = Vec::new();
+    for (partition, acknowledged) in (0..).zip(shared.ends()) {
         let told = wait::until("the end of the log is told", RECOVERY, || {
-            consumer::list(&mut router, partition, strandline_tests::history::op::Query::Latest).ok()
+            consumer::list(&mut router, partition, Query::Latest).ok()
         });
-        *end = told.max(*end);
+        if told < acknowledged {
+            outcome
+                .troubles
+                .push(format!("partition {partition} ends at {told}, acknowledged was up to {acknowledged}"));
+        }
+        ends.push(told);
     }
     let mut reader = consumer::Reader::new(shared, router);
     if let Err(why) = reader.read_up_to(&ends, LAST_READ) {
