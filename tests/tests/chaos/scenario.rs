@@ -124,8 +124,11 @@ impl Scenario {
             await_progress(&shared, &mut outcome);
         });
         cluster.await_in_sync(TOPIC, IN_SYNC);
-        read_again(&shared, &cluster, self.seed, &mut outcome);
+        let ends = read_again(&shared, &cluster, self.seed, &mut outcome);
         if let Some(foreign) = foreign {
+            // No transactions and no retention: as many records as offsets.
+            let count = usize::try_from(ends.iter().sum::<i64>()).expect("a count");
+            outcome.troubles.extend(foreign.await_reader(count).err());
             foreign.tell(&shared, TOPIC);
         }
         outcome.history = shared.recorder.history();
@@ -191,8 +194,8 @@ pub fn await_progress(shared: &Shared, outcome: &mut Outcome) {
     }
 }
 
-/// A new reader reads every partition from its beginning to its end.
-fn read_again(shared: &Shared, cluster: &Cluster, seed: u64, outcome: &mut Outcome) {
+/// A new reader reads every partition from its beginning to its end; the ends.
+fn read_again(shared: &Shared, cluster: &Cluster, seed: u64, outcome: &mut Outcome) -> Vec<i64> {
     let mut router = Router::new(&cluster.bootstrap(), TOPIC, seed);
     let mut ends = Vec::new();
     for (partition, acknowledged) in (0..).zip(shared.ends()) {
@@ -210,6 +213,7 @@ fn read_again(shared: &Shared, cluster: &Cluster, seed: u64, outcome: &mut Outco
     if let Err(why) = reader.read_up_to(&ends, LAST_READ) {
         outcome.troubles.push(format!("the last reader did not reach the end: {why}"));
     }
+    ends
 }
 
 /// Judges a run, writes its history and a line of the ledger, and panics when it is red.
