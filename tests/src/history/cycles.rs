@@ -17,6 +17,12 @@ const NAMED_MAX: usize = 12;
 /// Successors of each node; a node is an operation, or an instant behind them.
 type Graph = Vec<Vec<usize>>;
 
+/// From a node to a node.
+type Edge = (usize, usize);
+
+/// What to look for: dependencies, an order of operations that is added to them, and how many instants that has.
+type Case<'a> = (Kind, &'a [Edge], &'a [Edge], usize);
+
 /// G0 and G1c, with process and with real time.
 pub fn check(versions: &Versions<'_>, rules: &Rules, report: &mut Report) {
     let count = versions.operations.len();
@@ -25,8 +31,8 @@ pub fn check(versions: &Versions<'_>, rules: &Rules, report: &mut Report) {
     let process = process_edges(versions);
     let (instants, realtime) = realtime_edges(versions);
     let dependencies: Vec<_> = if rules.write_order_edges { ww.iter().chain(&wr).copied().collect() } else { wr };
-    let none: &[(usize, usize)] = &[];
-    let cases: [(Kind, &[(usize, usize)], &[(usize, usize)], usize); 6] = [
+    let none: &[Edge] = &[];
+    let cases: [Case<'_>; 6] = [
         (Kind::G0, &ww, none, 0),
         (Kind::G0Process, &ww, &process, 0),
         (Kind::G0Realtime, &ww, &realtime, instants),
@@ -60,7 +66,7 @@ fn named(versions: &Versions<'_>, component: &[usize]) -> String {
     format!("lines {lines:?} and {more} more depend on each other")
 }
 
-fn write_edges(versions: &Versions<'_>) -> Vec<(usize, usize)> {
+fn write_edges(versions: &Versions<'_>) -> Vec<Edge> {
     let mut edges = Vec::new();
     for partition in versions.partitions.values() {
         let writer = |values: &[u64]| {
@@ -73,7 +79,7 @@ fn write_edges(versions: &Versions<'_>) -> Vec<(usize, usize)> {
     edges
 }
 
-fn read_edges(versions: &Versions<'_>) -> Vec<(usize, usize)> {
+fn read_edges(versions: &Versions<'_>) -> Vec<Edge> {
     let mut edges = Vec::new();
     for (reader, operation) in versions.operations.iter().enumerate().filter(|(_, o)| o.stage == Stage::Ok) {
         for slice in reads(operation) {
@@ -91,7 +97,7 @@ fn read_edges(versions: &Versions<'_>) -> Vec<(usize, usize)> {
     edges
 }
 
-fn process_edges(versions: &Versions<'_>) -> Vec<(usize, usize)> {
+fn process_edges(versions: &Versions<'_>) -> Vec<Edge> {
     let mut last: HashMap<u32, usize> = HashMap::new();
     let mut edges = Vec::new();
     for (n, operation) in versions.operations.iter().enumerate().filter(|(n, _)| versions.happened[*n]) {
@@ -103,7 +109,7 @@ fn process_edges(versions: &Versions<'_>) -> Vec<(usize, usize)> {
 }
 
 /// How many instants there are, and the edges through them.
-fn realtime_edges(versions: &Versions<'_>) -> (usize, Vec<(usize, usize)>) {
+fn realtime_edges(versions: &Versions<'_>) -> (usize, Vec<Edge>) {
     let count = versions.operations.len();
     let mut edges = Vec::new();
     // Operations are in the order of their completions, so that an instant's number is its operation's.

@@ -138,7 +138,7 @@ impl Steps<'_, '_> {
                     format!("line {line} wrote {later} at place {at}, though {value}, sent before, is at place {place}")
                 });
             }
-            process.sent.insert(key.clone(), known.last().unwrap_or(first));
+            process.sent.insert(key.clone(), known.next_back().unwrap_or(first));
         }
     }
 

@@ -9,6 +9,9 @@ use super::versions::{Partition, Versions, reads};
 /// Points of the series of unread values.
 const POINTS: u64 = 50;
 
+/// Values with their partitions.
+type Places<'a> = HashSet<(&'a Key, u64)>;
+
 /// The figures of a history.
 pub fn figures(versions: &Versions<'_>) -> Figures {
     let stage_of = |writer: &usize| versions.operations[*writer].stage;
@@ -72,7 +75,7 @@ fn consumed_again(versions: &Versions<'_>) -> u64 {
 fn unseen_over_time(versions: &Versions<'_>) -> Vec<(u64, u64)> {
     let known = |o: &&super::pairs::Operation<'_>| o.completed != i64::MAX;
     let end = versions.operations.iter().filter(known).map(|o| o.completed_ms).max().unwrap_or(0);
-    let (mut unread, mut read): (HashSet<(&Key, u64)>, HashSet<(&Key, u64)>) = Default::default();
+    let (mut unread, mut read): (Places<'_>, Places<'_>) = Default::default();
     let (mut series, mut next) = (Vec::new(), 0);
     let step = (end / POINTS).max(1);
     for operation in versions.operations.iter().filter(known) {

@@ -119,7 +119,8 @@ impl Fault {
                 fired(ran, "the node had ended before it was killed")
             }
             Fault::KillAll => {
-                let ran = cluster.nodes.iter_mut().map(|node| node.kill()).fold(true, |all, ran| all && ran);
+                let ran =
+                    cluster.nodes.iter_mut().map(|node| node.kill()).filter(|ran| *ran).count() == usize::from(NODES);
                 cluster.nodes.iter_mut().for_each(|node| node.up());
                 cluster.nodes.iter_mut().for_each(|node| node.await_serving());
                 fired(ran, "a node had ended before it was killed")

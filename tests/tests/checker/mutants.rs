@@ -1,5 +1,7 @@
 //! What a broken log would show: each operator breaks a good history in one place and names what must be found.
 
+#![expect(clippy::ptr_arg, reason = "one signature for all operators, and some of them insert lines")]
+
 use strandline_tests::history::op::{Action, Key, Micro, Op, Query, Seen, Slice, Stage, Value};
 use strandline_tests::history::report::Kind;
 use strandline_tests::random::Random;
