@@ -1,6 +1,7 @@
 //! The ends of logs, leader epochs, and ListOffsets' answers: what a client is told about a log beside its records.
 //!
-//! An observation is held against those that were complete before it was asked for; concurrent ones may come in any order.
+//! An observation is held against those that were complete before it was asked for, [`Rules::stale_ms`] before where the answerer
+//! may be a leader that does not know that it was replaced; concurrent ones may come in any order.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +22,22 @@ enum End {
 #[derive(Debug, Clone, Copy)]
 struct Told {
     invoked: i64,
+    invoked_ms: u64,
     completed: i64,
+    completed_ms: u64,
     offset: i64,
+}
+
+impl Told {
+    /// Whether this must be known to whoever answers what was asked at a line and time.
+    fn known_to(&self, asked: (i64, u64), rules: &Rules) -> bool {
+        known((self.completed, self.completed_ms), asked, rules)
+    }
+}
+
+/// Whether what was complete at a line and time must be known to whoever answers what was asked at a line and time.
+fn known(completed: (i64, u64), asked: (i64, u64), rules: &Rules) -> bool {
+    completed.0 < asked.0 && (rules.stale_ms == 0 || completed.1 + rules.stale_ms <= asked.1)
 }
 
 /// What a history was told of the logs' ends.
@@ -34,7 +49,9 @@ impl Ends {
         let mut ends = Ends::default();
         for operation in versions.operations.iter().filter(|o| o.stage == Stage::Ok) {
             let mut tell = |key: &Key, end, offset: i64| {
-                let told = Told { invoked: operation.invoked, completed: operation.completed, offset };
+                let (invoked, completed) = (operation.invoked, operation.completed);
+                let (invoked_ms, completed_ms) = (operation.invoked_ms, operation.completed_ms);
+                let told = Told { invoked, invoked_ms, completed, completed_ms, offset };
                 ends.0.entry((key.clone(), end)).or_default().push(told);
             };
             for slice in reads(operation).filter(|_| rules.fetch_ends) {
@@ -85,22 +102,22 @@ pub fn check(versions: &Versions<'_>, ends: &Ends, rules: &Rules, report: &mut R
             // It goes back when a replica with more on its disk takes over.
             End::LocalStart => continue,
         };
-        regressions(kind, key, told, report);
+        regressions(kind, key, told, rules, report);
     }
     leaks(versions, rules, report);
     epochs(versions, report);
-    answers(versions, ends, report);
+    answers(versions, ends, rules, report);
 }
 
 /// `told` is in the order of the completions.
-fn regressions(kind: Kind, key: &Key, told: &[Told], report: &mut Report) {
+fn regressions(kind: Kind, key: &Key, told: &[Told], rules: &Rules, report: &mut Report) {
     let mut greatest = Vec::with_capacity(told.len());
     for one in told {
         let before = greatest.last().copied().unwrap_or(*one);
         greatest.push(if before.offset > one.offset { before } else { *one });
     }
     for one in told {
-        let earlier = told.partition_point(|other| other.completed < one.invoked);
+        let earlier = told.partition_point(|other| other.known_to((one.invoked, one.invoked_ms), rules));
         let Some(before) = earlier.checked_sub(1).map(|n| greatest[n]) else { continue };
         if before.offset > one.offset {
             report.add(kind, Some(key), || {
@@ -154,8 +171,8 @@ fn epochs(versions: &Versions<'_>, report: &mut Report) {
     }
 }
 
-/// A record: its timestamp, and the line from which on everybody must be told of it.
-type Dated = BTreeMap<i64, (Option<i64>, i64)>;
+/// Records by offset: the timestamp, and the line and time at which it was known to be there.
+type Dated = BTreeMap<i64, (Option<i64>, (i64, u64))>;
 
 fn dated<'a>(versions: &Versions<'a>) -> BTreeMap<&'a Key, Dated> {
     let mut records: BTreeMap<&Key, Dated> = BTreeMap::new();
@@ -165,14 +182,18 @@ fn dated<'a>(versions: &Versions<'a>) -> BTreeMap<&'a Key, Dated> {
             .flat_map(|slice| slice.records.iter().map(move |seen| (&slice.key, Some(seen.offset), seen.timestamp)));
         for (key, offset, timestamp) in written.chain(read) {
             let Some(offset) = offset else { continue };
-            let record = records.entry(key).or_default().entry(offset).or_insert((timestamp, operation.completed));
+            let record = records
+                .entry(key)
+                .or_default()
+                .entry(offset)
+                .or_insert((timestamp, (operation.completed, operation.completed_ms)));
             record.0 = record.0.or(timestamp);
         }
     }
     records
 }
 
-fn answers(versions: &Versions<'_>, ends: &Ends, report: &mut Report) {
+fn answers(versions: &Versions<'_>, ends: &Ends, rules: &Rules, report: &mut Report) {
     let asked = |o: &&super::pairs::Operation<'_>| {
         o.stage == Stage::Ok
             && matches!(o.action, Action::ListOffsets { query: Query::Timestamp(_) | Query::Latest, .. })
@@ -184,13 +205,15 @@ fn answers(versions: &Versions<'_>, ends: &Ends, report: &mut Report) {
     for operation in versions.operations.iter().filter(asked) {
         let Action::ListOffsets { key, query, offset: answer } = operation.action else { continue };
         let Some(records) = records.get(key) else { continue };
-        let known = |record: &(Option<i64>, i64)| record.1 < operation.invoked;
+        let asked = (operation.invoked, operation.invoked_ms);
         let missed = match query {
             // Every record that was there must lie in front of the end.
-            Query::Latest => records.range(*answer..).find(|(_, record)| known(record)),
+            Query::Latest => records.range(*answer..).find(|(_, record)| known(record.1, asked, rules)),
             Query::Timestamp(time) => {
                 let end = if *answer < 0 { i64::MAX } else { *answer };
-                let fits = |record: &(Option<i64>, i64)| known(record) && record.0.is_some_and(|t| t >= *time);
+                let fits = |record: &(Option<i64>, (i64, u64))| {
+                    known(record.1, asked, rules) && record.0.is_some_and(|t| t >= *time)
+                };
                 records.range(ends.log_start(key).min(end)..end).find(|(_, record)| fits(record))
             }
             Query::Earliest | Query::EarliestLocal => None,

@@ -14,13 +14,23 @@ pub struct Rules {
     /// The ends that fetch answers tell bound the records beside them, and never go back, across leaders too. Kafka promises
     /// this of ListOffsets alone: it takes a fetch's ends before it reads, and a new leader's high watermark begins behind.
     pub fetch_ends: bool,
+    /// How long a leader that was cut off may go on answering from what it has, ms: ends and ListOffsets are held against what was
+    /// known so long before the question. 0 = they are linearizable, as with one node.
+    pub stale_ms: u64,
     /// Edges between the writers of adjacent values count as dependencies, so that G1c is no fault of its own.
     pub write_order_edges: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Rules { idempotent: true, final_reads: true, retention: false, fetch_ends: true, write_order_edges: false }
+        Rules {
+            idempotent: true,
+            final_reads: true,
+            retention: false,
+            fetch_ends: true,
+            stale_ms: 0,
+            write_order_edges: false,
+        }
     }
 }
 

@@ -49,7 +49,7 @@ impl Foreign {
         let more = ["--group-id", GROUP, "--reset-policy", "earliest", "--verbose"];
         let member = tools::java(tools::VERIFIABLE_CONSUMER, &[&target[..], &more[..]].concat());
         let reader = Program::new("kcat")
-            .args(["-C", "-u", "-q", "-b", bootstrap, "-t", topic, "-o", "beginning"])
+            .args(["-C", "-E", "-u", "-q", "-b", bootstrap, "-t", topic, "-o", "beginning"])
             .args(["-X", "check.crcs=true", "-X", "topic.metadata.refresh.interval.ms=5000", "-f", "%p %o %s\\n"]);
         Foreign {
             producer: (process, Running::start(&producer)),
@@ -175,7 +175,7 @@ pub fn produce_with_kcat(shared: &Shared, bootstrap: &str, topic: &str) {
         let sent = (0..KCAT_BATCH).map(|n| Sent { value: number(n), offset: None, timestamp: None }).collect();
         let action = Action::Send(vec![Micro::Send(Key::new(topic, partition), sent)]);
         let program = Program::new("kcat")
-            .args(["-P", "-q", "-b", bootstrap, "-t", topic, "-p", &partition.to_string()])
+            .args(["-P", "-E", "-q", "-b", bootstrap, "-t", topic, "-p", &partition.to_string()])
             .args(["-X", "enable.idempotence=true", "-X", "message.timeout.ms=120000"]);
         tell(shared, process, Stage::Invoke, action.clone());
         let output = process::run(&program, input.as_bytes(), KCAT);

@@ -32,6 +32,8 @@ const MEMBERS: u64 = 2;
 const READER_LIFE: u64 = 150;
 /// How long a healed cluster may take until every partition takes writes.
 const RECOVERY: Duration = Duration::from_secs(120);
+/// How long a leader that is cut off may answer without knowing that it was replaced, ms: the longest fault and a session timeout.
+const STALE_MS: u64 = 20_000;
 /// How long the last reader may take.
 const LAST_READ: Duration = Duration::from_secs(300);
 /// Quiet time between two faults, ms: up to so much.
@@ -67,7 +69,7 @@ pub struct Outcome {
 impl Scenario {
     /// What may not be seen. Kafka's fetch answers promise less of their ends.
     pub fn rules(&self) -> Rules {
-        Rules { fetch_ends: self.software == Software::Strandline, ..Rules::default() }
+        Rules { fetch_ends: self.software == Software::Strandline, stale_ms: STALE_MS, ..Rules::default() }
     }
 
     fn topic_settings(&self) -> Vec<(&'static str, &'static str)> {

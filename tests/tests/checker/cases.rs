@@ -543,6 +543,20 @@ fn what_retention_deleted_need_not_be_read() {
 }
 
 #[test]
+fn a_replaced_leader_may_be_stale_for_a_while() {
+    let mut story = Story::default();
+    story.send(1, &[(10, 0), (11, 1)]).poll(3, &[(0, 10), (1, 11)]).list(2, Query::Latest, 2).list(4, Query::Latest, 1);
+    let failures = |stale_ms| {
+        let rules = Rules { stale_ms, ..Rules::default() };
+        check(&story.0, &rules).failures(&rules)
+    };
+    // The last question came 50 ms after the acknowledgement, and 10 ms after the better answer.
+    assert_eq!(failures(0), [Kind::HwRegression, Kind::ListOffsetsLie]);
+    assert_eq!(failures(11), [Kind::ListOffsetsLie]);
+    assert_eq!(failures(51), []);
+}
+
+#[test]
 fn a_report_is_bounded() {
     let mut story = Story::default();
     let records: Vec<(u64, i64)> = (0..1_000).map(|n| (n, i64::try_from(n).expect("small"))).collect();

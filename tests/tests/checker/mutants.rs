@@ -203,7 +203,8 @@ fn shift_answer(history: &mut Vec<Op>, random: &mut Random) -> bool {
     // A query that surely missed something: asked at the end, for the time before everything.
     let acknowledged = sent(history, Stage::Ok);
     let Some((key, _, Some(first))) = pick(acknowledged, random) else { return false };
-    let (index, time, process) = (history.len() as u64, 0, last_reader(history) + 1);
+    let time = history.last().expect("a history has lines").time;
+    let (index, process) = (history.len() as u64, last_reader(history) + 1);
     let action = Action::ListOffsets { key, query: Query::Timestamp(0), offset: first + 1 };
     for (n, stage) in (0..).zip([Stage::Invoke, Stage::Ok]) {
         let action = action.clone();
