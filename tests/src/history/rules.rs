@@ -14,6 +14,9 @@ pub struct Rules {
     /// The ends that fetch answers tell bound the records beside them, and never go back, across leaders too. Kafka promises
     /// this of ListOffsets alone: it takes a fetch's ends before it reads, and a new leader's high watermark begins behind.
     pub fetch_ends: bool,
+    /// A group's positions never go back. Kafka keeps them, yet a coordinator that was killed together with all its followers
+    /// answers OffsetFetch from an old high watermark until one of them is back, and a member then commits what it was told.
+    pub group_positions: bool,
     /// How long a leader that was cut off may go on answering from what it has, ms: ends and ListOffsets are held against what was
     /// known so long before the question. 0 = they are linearizable, as with one node.
     pub stale_ms: u64,
@@ -28,6 +31,7 @@ impl Default for Rules {
             final_reads: true,
             retention: false,
             fetch_ends: true,
+            group_positions: true,
             stale_ms: 0,
             write_order_edges: false,
         }
@@ -40,6 +44,7 @@ impl Rules {
         match kind {
             Kind::Duplicate => self.idempotent,
             Kind::Unseen => self.final_reads,
+            Kind::CommitRegression => self.group_positions,
             Kind::G1c | Kind::G1cProcess | Kind::G1cRealtime => !self.write_order_edges,
             // Writes are not isolated: those of two transactions may interleave.
             Kind::G0 | Kind::G0Process | Kind::G0Realtime | Kind::IntSendSkip => false,

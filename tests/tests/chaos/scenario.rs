@@ -67,9 +67,10 @@ pub struct Outcome {
 }
 
 impl Scenario {
-    /// What may not be seen. Kafka's fetch answers promise less of their ends.
+    /// What may not be seen. Kafka promises less of the ends that fetch answers tell, and of groups' positions.
     pub fn rules(&self) -> Rules {
-        Rules { fetch_ends: self.software == Software::Strandline, stale_ms: STALE_MS, ..Rules::default() }
+        let strict = self.software == Software::Strandline;
+        Rules { fetch_ends: strict, group_positions: strict, stale_ms: STALE_MS, ..Rules::default() }
     }
 
     fn topic_settings(&self) -> Vec<(&'static str, &'static str)> {
