@@ -8,9 +8,11 @@
 pub mod broker;
 pub mod clients;
 pub mod hdfs;
+pub mod history;
 pub mod http;
 pub mod load;
 pub mod minio;
+pub mod netns;
 pub mod place;
 pub mod process;
 pub mod proxy;
