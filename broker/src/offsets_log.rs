@@ -70,6 +70,11 @@ impl OffsetsLog for LocalOffsets {
         Ok((bytes.slice(..whole), next))
     }
 
+    fn ends(&self, partition: i32) -> Result<(i64, i64), ErrorCode> {
+        let offsets = self.leading(partition)?.offsets();
+        Ok((offsets.high_watermark, offsets.log_end))
+    }
+
     fn leads(&self, partition: i32) -> bool {
         self.leading(partition).is_ok()
     }

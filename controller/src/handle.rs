@@ -378,7 +378,8 @@ impl ControllerHandle {
     async fn serve_membership(&self, message: &[u8]) -> Result<Vec<u8>, DecodeError> {
         let mut get = Get::new(message);
         let (kind, node, address) = (get.u8("change")?, get.u64("node")?, get.string("address")?);
-        let outcome = self.change(kind, node, address).await;
+        let change = tokio::time::timeout(CATCH_UP_MAX, self.change(kind, node, address)).await;
+        let outcome = change.unwrap_or_else(|_| Err(format!("node {node} has not caught up within {CATCH_UP_MAX:?}")));
         let mut out = Put::default();
         match outcome {
             Ok(()) => out.u8(0),

@@ -37,6 +37,8 @@ const DEADLINE_WAIT_MAX_MS: i64 = 1000;
 const LOAD_ATTEMPTS: u32 = 10;
 /// Between two attempts.
 const LOAD_RETRY: Duration = Duration::from_millis(500);
+/// Between two looks at whether a new leader's log is safe to its end.
+const SETTLE_LOOK: Duration = Duration::from_millis(20);
 /// Characters of the client id that go into a member id.
 const CLIENT_ID_MAX_CHARS: usize = 255;
 
@@ -52,6 +54,9 @@ pub trait OffsetsLog: Send + Sync {
     /// Whole batches from the one with `offset` on, and the offset behind them, which is `offset` at the end. An offset
     /// below the start of the log means the start.
     async fn read(&self, partition: i32, offset: i64) -> Result<(Bytes, i64), ErrorCode>;
+
+    /// The high watermark and the end of the log.
+    fn ends(&self, partition: i32) -> Result<(i64, i64), ErrorCode>;
 
     /// Whether this node leads the partition.
     fn leads(&self, partition: i32) -> bool;
@@ -191,7 +196,18 @@ impl GroupCoordinator {
         Ok(())
     }
 
+    /// Waits until all that the leaders before have acknowledged can be read. A new leader has it in its log, but knows
+    /// it to be safe only when the in-sync replicas have fetched from it; what it read before would be an old state.
+    async fn until_safe(&self, number: i32) -> Result<(), ErrorCode> {
+        let (_, end) = self.log.ends(number)?;
+        while self.log.ends(number)?.0 < end {
+            tokio::time::sleep(SETTLE_LOOK).await;
+        }
+        Ok(())
+    }
+
     async fn replay(&self, number: i32) -> Result<Replay, ErrorCode> {
+        self.until_safe(number).await?;
         let mut replay = Replay::default();
         let (mut offset, mut failures) = (0, 0);
         loop {

@@ -24,6 +24,8 @@ struct MemoryLog {
     leads: AtomicBool,
     fails: AtomicBool,
     permits: Semaphore,
+    /// What is read ends here.
+    high_watermark: AtomicI64,
     partitions: Mutex<BTreeMap<i32, Vec<Bytes>>>,
 }
 
@@ -34,6 +36,7 @@ impl MemoryLog {
             leads: AtomicBool::new(true),
             fails: AtomicBool::new(false),
             permits: Semaphore::new(permits),
+            high_watermark: AtomicI64::new(i64::MAX),
             partitions: Mutex::default(),
         })
     }
@@ -71,8 +74,15 @@ impl OffsetsLog for MemoryLog {
         let log = self.batches(partition);
         let next = |batch: &Bytes| BatchHeader::parse(batch).expect("appended before").next_offset();
         // One batch at a time, so that loading has to go on.
-        let found = log.iter().find(|batch| next(batch) > offset);
+        let readable = self.high_watermark.load(Ordering::SeqCst);
+        let found = log.iter().find(|batch| next(batch) > offset).filter(|batch| next(batch) <= readable);
         Ok(found.map_or((Bytes::new(), offset), |batch| (batch.clone(), next(batch))))
+    }
+
+    fn ends(&self, partition: i32) -> Result<(i64, i64), ErrorCode> {
+        let log = self.batches(partition);
+        let end = log.last().map_or(0, |batch| BatchHeader::parse(batch).expect("appended before").next_offset());
+        Ok((end.min(self.high_watermark.load(Ordering::SeqCst)), end))
     }
 
     fn leads(&self, _partition: i32) -> bool {
@@ -204,6 +214,31 @@ async fn a_group_survives_the_loss_of_its_coordinator() {
     second.load(partition).await.unwrap();
     assert_eq!(second.delete("g").await, Err(ErrorCode::GroupIdNotFound));
     assert_eq!(committed(&second, "g", 0), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_serves_groups_only_when_all_of_its_log_is_safe() {
+    let log = MemoryLog::new(100);
+    let (first, now) = coordinator(&log);
+    let partition = partition_for("g", 50);
+    first.load(partition).await.unwrap();
+    let member = stable(&first, &now).await;
+    assert_eq!(first.commit(commit("g", &member, 1, 0, 42)).await, Ok(vec![ErrorCode::None]));
+
+    // After all replicas were killed the high watermark is an old one until followers have fetched.
+    log.high_watermark.store(0, Ordering::SeqCst);
+    let (second, _) = coordinator(&log);
+    let loading = tokio::spawn({
+        let second = second.clone();
+        async move { second.load(partition).await }
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!loading.is_finished(), "an old state is not served");
+    assert_eq!(second.heartbeat("g", &member, None, 1), ErrorCode::CoordinatorLoadInProgress);
+    log.high_watermark.store(i64::MAX, Ordering::SeqCst);
+    loading.await.unwrap().unwrap();
+    assert_eq!(committed(&second, "g", 0), Some(42));
+    assert_eq!(second.heartbeat("g", &member, None, 1), ErrorCode::None);
 }
 
 #[tokio::test]

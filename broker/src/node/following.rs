@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use strandline_controller::ImageUpdate;
 use strandline_controller::record::MetadataRecord;
+use strandline_protocol::error_code::ErrorCode;
 use tokio::sync::{mpsc, watch};
 
 use crate::auto_topics;
@@ -19,7 +20,10 @@ use crate::tier::TierTasks;
 fn load_group_partition(broker: &Arc<Broker>, partition: i32) {
     let groups = Arc::clone(&broker.groups);
     tokio::spawn(async move {
-        if let Err(code) = groups.load(partition).await {
+        if let Err(code) = groups.load(partition).await
+            // Another node leads it by now, and loads it.
+            && !matches!(code, ErrorCode::NotCoordinator | ErrorCode::NotLeaderOrFollower)
+        {
             tracing::error!(
                 partition,
                 code = code.name(),

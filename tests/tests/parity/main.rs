@@ -3,6 +3,7 @@
 //! A case is a name, a request for each version, and what may differ. Every served API is asked in every version that it is served
 //! in, so an answer that its version cannot carry shows as a closed connection. What differs on purpose is in `kept`, with its reason.
 
+mod cluster;
 mod configs;
 mod describe;
 mod fetch;

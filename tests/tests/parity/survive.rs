@@ -45,7 +45,7 @@ fn each<R: Request>(out: &mut Vec<(ApiKey, i16, Vec<u8>)>, build: impl Fn(i16) -
 
 /// A good request of every API in every version.
 fn samples(side: &Side) -> Vec<(ApiKey, i16, Vec<u8>)> {
-    use crate::{configs, describe, fetch, groups, offsets, produce, topics, versions};
+    use crate::{cluster, configs, describe, fetch, groups, offsets, produce, topics, versions};
     const TOPIC: &str = "survive-a";
     let mut all = Vec::new();
     each(&mut all, |v| produce::request(side, v, TOPIC, Some(batch_at(BEGIN_MS, 1))));
@@ -64,6 +64,13 @@ fn samples(side: &Side) -> Vec<(ApiKey, i16, Vec<u8>)> {
     each(&mut all, |_| describe::cluster());
     each(&mut all, |_| describe::partitions(&[TOPIC], 10, Some((TOPIC, 0))));
     each(&mut all, |_| describe::log_dirs(Some(&[(TOPIC, &[0])])));
+    each(&mut all, |_| cluster::reassign(TOPIC, 0, Some(&[1])));
+    each(&mut all, |_| cluster::reassignments(Some(&[(TOPIC, &[0])])));
+    each(&mut all, |_| cluster::elect(Some(&[(TOPIC, &[0])])));
+    each(&mut all, |_| cluster::quorum());
+    each(&mut all, |_| cluster::unregister());
+    each(&mut all, |_| cluster::add_voter());
+    each(&mut all, |_| cluster::remove_voter());
     each(&mut all, |_| produce::init(None, 1000));
     each(&mut all, |_| produce::describe(&[(TOPIC, &[0])]));
     each(&mut all, |v| if v >= 3 { versions::request("survive", "1") } else { Default::default() });
