@@ -51,7 +51,7 @@ pub(super) async fn describe(
     });
     let listener = broker.config.controller_listeners.first().map_or("CONTROLLER", |l| l.name.as_str());
     let nodes = if call.version >= 2 { nodes(&quorum, listener) } else { Vec::new() };
-    DescribeQuorumResponse { topics: topics.collect(), nodes, ..Default::default() }
+    DescribeQuorumResponse { topics: topics.collect(), nodes, error_message: None, ..Default::default() }
 }
 
 fn metadata_partition(quorum: &QuorumView, version: i16) -> PartitionData {
@@ -74,6 +74,7 @@ fn metadata_partition(quorum: &QuorumView, version: i16) -> PartitionData {
     PartitionData {
         partition_index: 0,
         error_code: error.code(),
+        error_message: None,
         leader_id: quorum.leader.map_or(-1, node_id),
         leader_epoch: i32::try_from(quorum.term).unwrap_or(i32::MAX),
         high_watermark: offset(quorum.applied_index.saturating_add(1)),

@@ -65,6 +65,7 @@ pub(super) async fn alter(
     });
     AlterPartitionReassignmentsResponse {
         responses: responses.collect(),
+        error_message: None,
         allow_replication_factor_change: request.allow_replication_factor_change,
         ..Default::default()
     }
@@ -88,6 +89,8 @@ fn check_factor(image: &MetadataImage, wanted: &Reassignment, may_change: bool) 
 fn told(outcome: Result<(), Refused>) -> (i16, Option<String>) {
     match outcome {
         Ok(()) => (ErrorCode::None.code(), None),
+        // The code says it all.
+        Err(refused) if refused.code == ErrorCode::NoReassignmentInProgress => (refused.code.code(), None),
         Err(refused) => (refused.code.code(), Some(refused.message)),
     }
 }
@@ -124,7 +127,7 @@ pub(super) async fn list(
         partitions,
         ..Default::default()
     });
-    ListPartitionReassignmentsResponse { topics: topics.collect(), ..Default::default() }
+    ListPartitionReassignmentsResponse { topics: topics.collect(), error_message: None, ..Default::default() }
 }
 
 pub(super) async fn elect(broker: Arc<Broker>, _call: Call, request: ElectLeadersRequest) -> ElectLeadersResponse {

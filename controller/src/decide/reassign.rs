@@ -24,7 +24,7 @@ pub(super) fn reassign(
     moves
         .iter()
         .map(|wanted| {
-            let (topic, partition) = find(image, &wanted.topic, wanted.partition)?;
+            let (topic, partition) = find(image, &wanted.topic, wanted.partition, unknown_to_move)?;
             let rules = Rules::of(image, defaults, &topic);
             let next = match &wanted.replicas {
                 Some(replicas) => begin(image, &partition.record, replicas, rules)?,
@@ -36,10 +36,31 @@ pub(super) fn reassign(
         .collect()
 }
 
-fn find<'a>(image: &'a MetadataImage, topic: &str, partition: i32) -> Result<(String, &'a PartitionImage), Refused> {
-    let found = image.topic(topic).and_then(|t| image.partition(t.id, partition).map(|p| (t.name.to_string(), &**p)));
-    let message = "This server does not host this topic-partition.";
-    found.ok_or_else(|| Refused::new(ErrorCode::UnknownTopicOrPartition, message))
+/// The partition with its topic's name. `unknown` is Kafka's text for a topic, or for a partition of it, that is not there.
+fn find<'a>(
+    image: &'a MetadataImage,
+    topic: &str,
+    partition: i32,
+    unknown: impl Fn(&str, Option<i32>) -> String,
+) -> Result<(String, &'a PartitionImage), Refused> {
+    let refused = |partition| Refused::new(ErrorCode::UnknownTopicOrPartition, unknown(topic, partition));
+    let found = image.topic(topic).ok_or_else(|| refused(None))?;
+    let state = image.partition(found.id, partition).ok_or_else(|| refused(Some(partition)))?;
+    Ok((found.name.to_string(), state))
+}
+
+fn unknown_to_move(topic: &str, partition: Option<i32>) -> String {
+    match partition {
+        None => format!("Unable to find a topic named {topic}."),
+        Some(partition) => format!("Unable to find partition {topic}:{partition}."),
+    }
+}
+
+fn unknown_to_elect(topic: &str, partition: Option<i32>) -> String {
+    match partition {
+        None => format!("No such topic as {topic}"),
+        Some(partition) => format!("No such partition as {topic}-{partition}"),
+    }
 }
 
 fn begin(
@@ -97,7 +118,7 @@ pub(super) fn elect(
     };
     let mut rows = Vec::new();
     for (topic, partition) in named {
-        let outcome = find(image, topic, *partition).and_then(|(name, found)| {
+        let outcome = find(image, topic, *partition, unknown_to_elect).and_then(|(name, found)| {
             let rules = Rules::of(image, defaults, &name);
             elect_one(image, &found.record, rules, request.kind)
         });
