@@ -24,8 +24,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use strandline_controller::request::Refused;
 use strandline_protocol::api::ApiKey;
 use strandline_protocol::codec::Reader;
+use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::frame::{RequestHeader, decode_request_header, encode_response};
 use strandline_protocol::messages::Request;
 use strandline_protocol::rope::Rope;
@@ -100,6 +102,16 @@ const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 /// Without an authoriser everyone may do everything (`authorize`), if it was asked for.
 fn operations(asked: bool, all: i32) -> i32 {
     if asked { all } else { OPERATIONS_OMITTED }
+}
+
+/// An outcome as error code and message.
+fn told(outcome: Result<(), Refused>) -> (i16, Option<String>) {
+    match outcome {
+        Ok(()) => (ErrorCode::None.code(), None),
+        // The code says it all.
+        Err(refused) if refused.code == ErrorCode::NoReassignmentInProgress => (refused.code.code(), None),
+        Err(refused) => (refused.code.code(), Some(refused.message)),
+    }
 }
 
 /// The handlers of one node.

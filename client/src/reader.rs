@@ -1,6 +1,6 @@
 //! Reads one partition from an offset on: whole batches, in order, nothing twice.
 //!
-//! Owns the position. Asks again after a passing error; a position that is gone is an error, never a jump.
+//! Owns the position. Asks again after a passing error, for as long as the cluster's deadline; a position that is gone is an error, never a jump.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use strandline_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use strandline_protocol::record_batch::{BatchHeader, batches};
+use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Leader};
 use crate::connection::{CallError, check};
@@ -29,6 +30,17 @@ pub enum ReadError {
     NoPartition { topic: String, partition: i32 },
     #[error("{topic}-{partition}: what came at offset {offset} is not a record batch: {reason}")]
     Malformed { topic: String, partition: i32, offset: i64, reason: String },
+}
+
+impl ReadError {
+    /// Whether another try, perhaps at another broker, may succeed.
+    pub fn retryable(&self) -> bool {
+        match self {
+            ReadError::Call(error) => error.retryable(),
+            ReadError::Refused { code, .. } => code.retriable(),
+            ReadError::NoPartition { .. } | ReadError::Malformed { .. } => false,
+        }
+    }
 }
 
 /// What one fetch gave.
@@ -59,12 +71,42 @@ impl<'a> PartitionReader<'a> {
         partition: i32,
         position: i64,
     ) -> Result<PartitionReader<'a>, ReadError> {
-        let leader = find_leader(cluster, topic, partition).await?;
+        let deadline = Instant::now() + cluster.deadline();
+        let leader = loop {
+            match find_leader(cluster, topic, partition).await {
+                Ok(leader) => break leader,
+                Err(error) if error.retryable() && Instant::now() < deadline => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(error) => return Err(error),
+            }
+        };
         Ok(PartitionReader { cluster, topic: topic.to_owned(), partition, leader, position, max_bytes: 8 << 20 })
     }
 
     /// Kafka's ListOffsets: `timestamp` in ms, or -1 latest, -2 earliest, -4 earliest local and so on.
     pub async fn offset_for(&mut self, timestamp: i64) -> Result<i64, ReadError> {
+        let deadline = Instant::now() + self.cluster.deadline();
+        loop {
+            match self.offset_once(timestamp).await {
+                Ok(offset) => return Ok(offset),
+                Err(error) => self.find_again(error, deadline).await?,
+            }
+        }
+    }
+
+    /// After `error`: looks for the leader again, if another try may succeed before `deadline`.
+    async fn find_again(&mut self, error: ReadError, deadline: Instant) -> Result<(), ReadError> {
+        if !error.retryable() || Instant::now() >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+        // While there is no leader, or no broker to ask, the old one is tried.
+        if let Ok(leader) = find_leader(self.cluster, &self.topic, self.partition).await {
+            self.leader = leader;
+        }
+        Ok(())
+    }
+
+    async fn offset_once(&self, timestamp: i64) -> Result<i64, ReadError> {
         let request = ListOffsetsRequest {
             replica_id: -1,
             topics: vec![ListOffsetsTopic {
@@ -94,14 +136,11 @@ impl<'a> PartitionReader<'a> {
 
     /// The next batches; waits up to `max_wait` for the first byte. Moves the position behind what it returns.
     pub async fn fetch(&mut self, max_wait: Duration) -> Result<Fetched, ReadError> {
+        let deadline = Instant::now() + self.cluster.deadline();
         loop {
             match self.fetch_once(max_wait).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(ReadError::Refused { code, .. }) if code.retriable() => {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                    self.leader = find_leader(self.cluster, &self.topic, self.partition).await?;
-                }
-                Err(error) => return Err(error),
+                Err(error) => self.find_again(error, deadline).await?,
             }
         }
     }

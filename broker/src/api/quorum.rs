@@ -19,7 +19,7 @@ use strandline_protocol::messages::remove_raft_voter_response::RemoveRaftVoterRe
 use strandline_protocol::messages::unregister_broker_request::UnregisterBrokerRequest;
 use strandline_protocol::messages::unregister_broker_response::UnregisterBrokerResponse;
 
-use super::Call;
+use super::{Call, told};
 use crate::broker::Broker;
 use crate::clock;
 
@@ -183,11 +183,4 @@ pub(super) async fn unregister(
     };
     let (error_code, error_message) = told(outcome);
     UnregisterBrokerResponse { error_code, error_message, ..Default::default() }
-}
-
-fn told(outcome: Result<(), Refused>) -> (i16, Option<String>) {
-    match outcome {
-        Ok(()) => (ErrorCode::None.code(), None),
-        Err(refused) => (refused.code.code(), Some(refused.message)),
-    }
 }

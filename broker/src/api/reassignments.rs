@@ -21,7 +21,7 @@ use strandline_protocol::messages::list_partition_reassignments_response::{
     ListPartitionReassignmentsResponse, OngoingPartitionReassignment, OngoingTopicReassignment,
 };
 
-use super::Call;
+use super::{Call, told};
 use crate::broker::Broker;
 
 pub(super) async fn alter(
@@ -84,15 +84,6 @@ fn check_factor(image: &MetadataImage, wanted: &Reassignment, may_change: bool) 
         replicas.len()
     );
     Err(Refused::new(ErrorCode::InvalidReplicationFactor, message))
-}
-
-fn told(outcome: Result<(), Refused>) -> (i16, Option<String>) {
-    match outcome {
-        Ok(()) => (ErrorCode::None.code(), None),
-        // The code says it all.
-        Err(refused) if refused.code == ErrorCode::NoReassignmentInProgress => (refused.code.code(), None),
-        Err(refused) => (refused.code.code(), Some(refused.message)),
-    }
 }
 
 pub(super) async fn list(
