@@ -90,7 +90,11 @@ async fn find(
     let at = |offset: i64| TimestampedOffset { offset, timestamp: -1, leader_epoch: partition.epoch_of(offset) };
     // What a consumer of this isolation level may see ends here.
     let end = if isolation_level == 1 { offsets.last_stable } else { offsets.high_watermark };
+    // A new leader does not know yet how much of its log was acknowledged: an end that it told could go back (KIP-207).
+    let end_is_known = partition.end_is_known();
+    let not_yet = if call.version >= 5 { ErrorCode::OffsetNotAvailable } else { ErrorCode::LeaderNotAvailable };
     match asked.timestamp {
+        LATEST | MAX_TIMESTAMP if !end_is_known => Err(not_yet),
         LATEST => Ok(TimestampedOffset { leader_epoch: partition.leader_epoch(), ..at(end) }),
         EARLIEST => Ok(at(offsets.log_start)),
         EARLIEST_LOCAL => Ok(at(offsets.local_log_start)),
@@ -108,7 +112,11 @@ async fn find(
         }
         timestamp => {
             let found = broker.offset_for_timestamp(partition, timestamp).await?;
-            Ok(found.filter(|f| f.offset < end).unwrap_or(NOT_FOUND))
+            match found.filter(|f| f.offset < end) {
+                Some(found) => Ok(found),
+                None if !end_is_known => Err(not_yet),
+                None => Ok(NOT_FOUND),
+            }
         }
     }
 }

@@ -136,6 +136,14 @@ impl Partition {
         }
     }
 
+    /// Whether the high watermark has reached where this leadership began: all that was acknowledged before is below it.
+    pub fn end_is_known(&self) -> bool {
+        match &*self.role.lock() {
+            Role::Leader(leadership) => self.high_watermark.load(Ordering::Acquire) >= leadership.begin_end(),
+            _ => false,
+        }
+    }
+
     /// Whether everything below `end` is as safe as `acks` asks for.
     pub(super) fn is_safe(&self, end: i64, acks: Acks) -> bool {
         let reached = match acks {

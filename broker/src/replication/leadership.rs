@@ -53,6 +53,11 @@ impl Leadership {
         self.record.leader_epoch
     }
 
+    /// The log end when this leadership began.
+    pub fn begin_end(&self) -> i64 {
+        self.begin_end
+    }
+
     pub fn record(&self) -> &PartitionRecord {
         &self.record
     }
