@@ -232,7 +232,11 @@ fn shared_properties(id: u8, directory: &std::path::Path, promise: Promise) -> S
 }
 
 fn strandline_properties(tiered: bool) -> String {
-    if tiered { lines(&[("tier.url", format!("s3://{}", Store::BUCKET))]) } else { String::new() }
+    let (key, value) = match tiered {
+        true => ("tier.url", format!("s3://{}", Store::BUCKET)),
+        false => ("remote.log.storage.system.enable", "false".into()),
+    };
+    lines(&[(key, value)])
 }
 
 fn kafka_properties(promise: Promise, bucket: Option<&PathBuf>) -> String {
