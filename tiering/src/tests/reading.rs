@@ -80,7 +80,8 @@ async fn answers_that_are_held_leave_memory_to_others() {
     };
     wait_for(|| in_use() == in_memory).await;
     drop(held);
-    assert_eq!(in_use(), 0);
+    // A read ahead may hold a piece for a moment longer.
+    wait_for(|| in_use() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
