@@ -58,6 +58,12 @@ pub const ROWS: &[Row] = &[
     Row { name: "L2", what: "end to end at half of Kafka's rate", run: latency::half },
     Row { name: "T1", what: "replay from the tier", run: tier::replay },
     Row { name: "T2", what: "replay from a tier 50 ms and 90 MB/s a connection away", run: tier::distant_replay },
+    Row { name: "T2-kcat", what: "the same, read by kcat with its default settings", run: tier::distant_kcat },
+    Row {
+        name: "T2-java",
+        what: "the same, read by the Java client with its default settings",
+        run: tier::distant_java,
+    },
     Row { name: "T4", what: "first record from a cold offset of that tier", run: tier::first_record },
     Row { name: "T6", what: "bytes fetched from the tier for each byte served", run: tier::amplification },
     Row { name: "R1", what: "process start to first acknowledged produce", run: resources::start },

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use strandline_tests::broker::{Broker, Software};
 use strandline_tests::minio::Minio;
+use strandline_tests::process::{Program, run_well};
 use strandline_tests::proxy::Proxy;
+use strandline_tests::tools;
 use strandline_tests::wait;
 use strandline_tests::wire::{self, EARLIEST_LOCAL};
 
-use super::{LARGE, PAGE_CACHE, Size, end, measured, setup};
+use super::{LARGE, LOAD_MAX, PAGE_CACHE, Size, end, measured, setup};
 use crate::blast;
 use crate::meter::{Meter, await_quiet_disk, drop_page_cache};
 use crate::report::Measured;
@@ -79,27 +81,59 @@ impl Tiered {
     }
 }
 
-fn replayed(mut scene: Tiered, mut result: Measured) -> Measured {
+/// Reads what is in the tier; gives the records' bytes on the wire.
+type Reader = fn(&Tiered) -> u64;
+
+fn our_reader(scene: &Tiered) -> u64 {
+    blast::fetch(scene.broker.address, TOPIC, 0, 0..scene.tiered, 1 << 20, false).bytes
+}
+
+/// Bytes of the first `tiered` records in their batches.
+fn tiered_bytes(scene: &Tiered) -> u64 {
+    let batches = scene.tiered as u64 / u64::try_from(LARGE.records_per_batch).expect("a count");
+    batches * blast::batch(LARGE, 1).len() as u64
+}
+
+fn kcat(scene: &Tiered) -> u64 {
+    let (bootstrap, count) = (scene.broker.bootstrap(), scene.tiered.to_string());
+    let program = Program::new("kcat")
+        .args(["-C", "-q", "-b", &bootstrap, "-t", TOPIC, "-p", "0", "-o", "beginning", "-c", &count])
+        .args(["-f", "%o\n"]);
+    let printed = String::from_utf8(run_well(&program, b"", LOAD_MAX)).expect("numbers");
+    let last = (scene.tiered - 1).to_string();
+    assert_eq!(printed.lines().count() as i64, scene.tiered, "kcat prints every record");
+    assert_eq!(printed.lines().next_back(), Some(last.as_str()), "kcat reads up to the last record");
+    tiered_bytes(scene)
+}
+
+fn java(scene: &Tiered) -> u64 {
+    let (bootstrap, count) = (scene.broker.bootstrap(), scene.tiered.to_string());
+    let words = ["--bootstrap-server", &bootstrap, "--topic", TOPIC, "--messages", &count, "--timeout", "60000"];
+    run_well(&tools::java("org.apache.kafka.tools.ConsumerPerformance", &words), b"", LOAD_MAX);
+    tiered_bytes(scene)
+}
+
+fn replayed(mut scene: Tiered, mut result: Measured, read: Reader) -> Measured {
     scene.forget();
     let store_pid = scene.minio.as_ref().and_then(Minio::server).map(strandline_tests::process::Server::pid);
     let store = store_pid.map(Meter::start);
     let fetched_before = scene.proxy.as_ref().map(|p| p.weather.answered_bytes.load(Ordering::Relaxed));
     let meter = Meter::start(scene.broker.server().pid());
-    let fetched = blast::fetch(scene.broker.address, TOPIC, 0, 0..scene.tiered, 1 << 20, false);
+    let bytes = read(&scene);
     let cost = meter.stop();
-    let gb = fetched.bytes as f64 / 1e9;
+    let gb = bytes as f64 / 1e9;
     result.values.extend([
         ("broker_cpu_s_per_gb", cost.broker / gb),
         ("machine_cpu_s_per_gb", cost.machine / gb),
         ("mb_per_s", gb * 1e3 / cost.wall),
-        ("bytes", fetched.bytes as f64),
+        ("bytes", bytes as f64),
     ]);
     if let Some(store) = store {
         result.values.insert("store_cpu_s_per_gb", store.stop().broker / gb);
     }
     if let (Some(before), Some(proxy)) = (fetched_before, &scene.proxy) {
         let from_store = proxy.weather.answered_bytes.load(Ordering::Relaxed) - before;
-        result.values.insert("bytes_fetched_per_byte_served", from_store as f64 / fetched.bytes as f64);
+        result.values.insert("bytes_fetched_per_byte_served", from_store as f64 / bytes as f64);
         result.values.insert("store_requests", proxy.weather.requests.load(Ordering::Relaxed) as f64);
     }
     result
@@ -112,17 +146,33 @@ pub fn replay(software: Software, size: Size) -> Measured {
     } else {
         "MinIO on loopback, through the proxy without delay"
     };
-    replayed(scene, measured("none", "256 KiB", &format!("1 reader, fetches of at most 1 MiB; {store}")))
+    replayed(scene, measured("none", "256 KiB", &format!("1 reader, fetches of at most 1 MiB; {store}")), our_reader)
 }
 
-pub fn distant_replay(software: Software, size: Size) -> Measured {
-    let result = measured("none", "256 KiB", "1 reader, fetches of at most 1 MiB; 50 ms, 90 MB/s a connection");
+const DISTANT: &str = "50 ms, 90 MB/s a connection";
+/// What a client of the distant rows reads, bytes.
+const DISTANT_BYTES: u64 = (4 << 30) + (256 << 20);
+
+fn distant(software: Software, size: Size, reader: &str, read: Reader) -> Measured {
+    let result = measured("none", "256 KiB", &format!("{reader}; {DISTANT}"));
     if software == Software::Kafka {
         return result;
     }
-    let scene = Tiered::make(software, size.bytes(4 << 30));
+    let scene = Tiered::make(software, size.bytes(DISTANT_BYTES));
     scene.proxy.as_ref().expect("before MinIO").distant();
-    replayed(scene, result)
+    replayed(scene, result, read)
+}
+
+pub fn distant_replay(software: Software, size: Size) -> Measured {
+    distant(software, size, "1 reader, fetches of at most 1 MiB", our_reader)
+}
+
+pub fn distant_kcat(software: Software, size: Size) -> Measured {
+    distant(software, size, "kcat -C -o beginning", kcat)
+}
+
+pub fn distant_java(software: Software, size: Size) -> Measured {
+    distant(software, size, "kafka-consumer-perf-test", java)
 }
 
 pub fn first_record(software: Software, size: Size) -> Measured {
