@@ -80,6 +80,18 @@ fn put(disk: &FaultyDisk, path: &str, bytes: &[u8], offset: u64) -> std::io::Res
 }
 
 #[test]
+fn a_directory_that_is_made_durably_survives_with_what_is_synced_in_it() {
+    let dir = Path::new("/data/cluster/log");
+    for seed in 0..100 {
+        let disk = FaultyDisk::new();
+        disk.create_dir_all_durably(dir).unwrap();
+        disk.replace_file(&dir.join("f"), b"kept").unwrap();
+        let after = disk.crash(seed);
+        assert_eq!(after.read_file(&dir.join("f"), 100).unwrap(), b"kept", "seed {seed}");
+    }
+}
+
+#[test]
 fn what_is_synced_survives_and_the_rest_may_not() {
     let (mut kept, mut lost, mut torn, mut unnamed) = (0, 0, 0, 0);
     for seed in 0..200 {

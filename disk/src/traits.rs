@@ -79,6 +79,18 @@ pub trait Disk: Send + Sync + Debug {
     /// Creates a directory and its missing parents. Durable after `sync_dir` of the parents.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
+    /// [`Disk::create_dir_all`] whose new names are durable when it returns: each is synced into its parent.
+    fn create_dir_all_durably(&self, path: &Path) -> io::Result<()> {
+        if path.as_os_str().is_empty() || self.exists(path)? {
+            return Ok(());
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        self.create_dir_all_durably(parent)?;
+        self.create_dir_all(path)?;
+        // A relative path of one name lies in the working directory.
+        self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+    }
+
     /// Makes creates, renames and removals in the directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
