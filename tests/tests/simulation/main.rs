@@ -1,0 +1,3 @@
+//! Whole nodes in one process, from one seed.
+
+mod seeds;
