@@ -79,6 +79,21 @@ pub trait Disk: Send + Sync + Debug {
     /// Creates a directory and its missing parents. Durable after `sync_dir` of the parents.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
+    /// Creates a directory and its missing parents, durably. One that is there already may be so new that its parent does not
+    /// have it on the medium yet: it is synced as well.
+    fn create_dir_durably(&self, path: &Path) -> io::Result<()> {
+        let parents = path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
+        let mut to_sync = Vec::new();
+        for parent in parents {
+            to_sync.push(parent);
+            if self.exists(parent)? {
+                break;
+            }
+        }
+        self.create_dir_all(path)?;
+        to_sync.into_iter().try_for_each(|parent| self.sync_dir(parent))
+    }
+
     /// Makes creates, renames and removals in the directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 

@@ -11,17 +11,21 @@ fn seeds() {
     let number =
         |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let first = number("STRANDLINE_SIM_SEED", 1);
+    let mut failed = Vec::new();
     for seed in first..first + number("STRANDLINE_SIM_SEEDS", 1) {
         let began = strandline_tests::wait::now();
         match run_seed(seed) {
             Ok(summary) => eprintln!("{summary:?} in {:?}", began.elapsed()),
             Err(failure) => {
-                std::fs::File::create("/tmp/sim-history.jsonl")
+                let path = std::env::temp_dir().join(format!("sim-history-{seed}.jsonl"));
+                std::fs::File::create(&path)
                     .map(|mut f| std::io::Write::write_all(&mut f, failure.history.as_bytes()))
                     .unwrap()
                     .unwrap();
-                panic!("{failure}");
+                eprintln!("FAILURE {failure}");
+                failed.push(seed);
             }
         }
     }
+    assert!(failed.is_empty(), "failed: {failed:?}");
 }
