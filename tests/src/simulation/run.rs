@@ -138,6 +138,7 @@ struct Run {
     shared: Arc<Shared>,
     random: Random,
     scratch: PathBuf,
+    producers: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Run {
@@ -151,7 +152,7 @@ impl Run {
             let _clock = world.clients.enter();
             Shared::new(TOPIC, PARTITIONS, world.bootstrap(), world.client_network())
         };
-        Run { faults: Faults::new(random.word()), plan, world, shared, random, scratch }
+        Run { faults: Faults::new(random.word()), plan, world, shared, random, scratch, producers: Vec::new() }
     }
 
     fn go(mut self) -> Result<Summary, Box<Failure>> {
@@ -235,7 +236,8 @@ impl Run {
         for partition in 0..PARTITIONS {
             let pause = Duration::from_millis(20 + self.random.below(80));
             let random = Random::new(self.random.word());
-            self.world.clients.spawn(clients::produce(Arc::clone(&self.shared), partition, random, pause));
+            let work = clients::produce(Arc::clone(&self.shared), partition, random, pause);
+            self.producers.push(self.world.clients.spawn(work));
         }
         for _ in 0..2 {
             let random = Random::new(self.random.word());
@@ -331,6 +333,10 @@ impl Run {
     /// A new reader reads every partition from its beginning to its end.
     fn read_again(&mut self) -> Result<(), String> {
         self.shared.stop();
+        // The last batches are acknowledged before anybody looks where the logs end.
+        if !self.world.tick_until(READ_MS, |_| self.producers.iter().all(|producer| producer.is_finished())) {
+            return Err("a producer does not end".to_owned());
+        }
         let shared = Arc::clone(&self.shared);
         let acknowledged = self.shared.ends();
         let read = self.world.block_on(READ_MS, async move {
