@@ -66,7 +66,7 @@ pub struct LockedDir {
 impl LockedDir {
     /// Creates the directory if need be, takes its lock, and reads who it belongs to.
     pub fn lock(disk: Arc<dyn Disk>, path: &Path) -> Result<LockedDir, LogDirError> {
-        disk.create_dir_durably(path).map_err(LogDirError::io(path))?;
+        disk.create_dir_all_durably(path).map_err(LogDirError::io(path))?;
         let lock = disk.lock(&path.join(LOCK)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => LogDirError::InUse { path: path.to_owned() },
             _ => LogDirError::Io { path: path.to_owned(), source: error },

@@ -288,7 +288,7 @@ async fn start_controller(
     stop: &watch::Sender<bool>,
 ) -> Result<(ControllerHandle, JoinSet<()>), NodeError> {
     let dir = config.metadata_dir.join(CONTROLLER_DIR);
-    environment.disk.create_dir_durably(&dir).map_err(io_error("metadata.log.dir"))?;
+    environment.disk.create_dir_all_durably(&dir).map_err(io_error("metadata.log.dir"))?;
     let options = ControllerOptions {
         node_id: u64::try_from(config.node_id).expect("node ids are not negative"),
         dir,
