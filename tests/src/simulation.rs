@@ -10,6 +10,7 @@ pub mod clients;
 pub mod faults;
 pub mod network;
 pub mod run;
+pub mod seeds;
 pub mod system;
 pub mod trace;
 pub mod world;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use strandline_client::Cluster;
 use strandline_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 
@@ -63,12 +64,12 @@ impl Plan {
 }
 
 /// What a run did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub seed: u64,
     pub tiered: bool,
     pub simulated_ms: u64,
-    pub faults: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
     pub acknowledged: u64,
     pub read: u64,
     /// Messages between hosts.
@@ -177,7 +178,7 @@ impl Run {
     fn summary(&self, history: &[Op], acknowledged: u64, read: u64) -> Summary {
         let mut faults = BTreeMap::new();
         for (_, fault) in &self.faults.struck {
-            *faults.entry(fault.kind()).or_default() += 1;
+            *faults.entry(fault.kind().to_owned()).or_default() += 1;
         }
         let mut trace = self.world.net.lock().trace.clone();
         trace.add(to_lines(history).as_bytes());
