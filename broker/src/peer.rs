@@ -14,10 +14,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
+use strandline_client::network::{Network, Socket};
 use strandline_controller::{ControllerHandle, NodeId, Probe, RaftTransport};
 use strandline_protocol::rope::Rope;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::net::{ConnectionContext, FrameHandler, Reply};
@@ -37,19 +37,21 @@ const CONNECT_MAX: Duration = Duration::from_secs(1);
 const PROBE_MAX: Duration = Duration::from_millis(250);
 
 /// Connections to other nodes.
-#[derive(Default)]
 pub struct Peers {
-    idle: Mutex<HashMap<String, Vec<TcpStream>>>,
+    network: Network,
+    idle: Mutex<HashMap<String, Vec<Socket>>>,
 }
 
 impl Peers {
-    async fn connect(address: &str) -> io::Result<TcpStream> {
-        let stream = timeout(CONNECT_MAX, TcpStream::connect(address)).await??;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+    pub fn new(network: Network) -> Peers {
+        Peers { network, idle: Mutex::default() }
     }
 
-    async fn exchange(stream: &mut TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {
+    async fn connect(&self, address: &str) -> io::Result<Socket> {
+        timeout(CONNECT_MAX, self.network.connect(address)).await?
+    }
+
+    async fn exchange(stream: &mut Socket, message: &[u8]) -> io::Result<Vec<u8>> {
         let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "the message is too long for a frame");
         let length = i32::try_from(REQUEST_HEADER + message.len()).map_err(|_| too_long())?;
         let mut frame = BytesMut::with_capacity(4 + REQUEST_HEADER + message.len());
@@ -83,11 +85,11 @@ impl RaftTransport for Peers {
             // A kept connection may have been closed meanwhile: then the message has not arrived, and a new one is made.
             let (mut stream, kept) = match idle {
                 Some(stream) => (stream, true),
-                None => (Peers::connect(address).await?, false),
+                None => (self.connect(address).await?, false),
             };
             let answer = match Peers::exchange(&mut stream, &message).await {
                 Err(error) if kept && error.kind() != io::ErrorKind::InvalidData => {
-                    stream = Peers::connect(address).await?;
+                    stream = self.connect(address).await?;
                     Peers::exchange(&mut stream, &message).await
                 }
                 other => other,
@@ -104,7 +106,7 @@ impl RaftTransport for Peers {
     }
 
     async fn probe(&self, address: &str) -> Probe {
-        match timeout(PROBE_MAX, TcpStream::connect(address)).await {
+        match timeout(PROBE_MAX, self.network.connect(address)).await {
             Ok(Ok(_)) => Probe::Alive,
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Probe::Gone,
             _ => Probe::Unknown,

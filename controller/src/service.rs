@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use openraft::{Config, SnapshotPolicy};
-use strandline_disk::Disk;
+use strandline_disk::{Disk, Workers};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::decide::{Decision, Defaults, decide};
@@ -43,6 +43,8 @@ pub struct ControllerOptions {
     /// Existing directory that holds `log` and `snapshot`.
     pub dir: PathBuf,
     pub disk: Arc<dyn Disk>,
+    /// Who writes the log.
+    pub workers: Workers,
     pub transport: Arc<dyn RaftTransport>,
     pub clock: WallClock,
     pub defaults: Defaults,
@@ -93,7 +95,7 @@ pub(crate) struct Pending {
 /// Starts this node's controller. It is a member of nothing until its log says so, or [`ControllerHandle::form`] is called;
 /// its messages must be served from now on ([`ControllerHandle::serve`]).
 pub async fn start(options: ControllerOptions) -> Result<ControllerHandle, StartError> {
-    let log = LogStore::open(options.disk.clone(), &options.dir)?;
+    let log = LogStore::open(options.disk.clone(), &options.dir, &options.workers)?;
     let reader = Updates::default();
     let machine = StateMachine::open(options.disk.clone(), &options.dir, Arc::clone(&reader))?;
     let image = machine.published();

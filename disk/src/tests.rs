@@ -172,3 +172,18 @@ fn a_full_disk_takes_half_a_write_and_reads_fail_on_order() {
     disk.flip_bit(Path::new("/f"), 0, 1).unwrap();
     assert_eq!(disk.read_file(Path::new("/f"), 100).unwrap()[0], 3);
 }
+
+#[test]
+fn a_directory_created_durably_outlives_a_crash_with_its_parents() {
+    for seed in 0..50 {
+        let disk = FaultyDisk::new();
+        disk.create_dir_all_durably(Path::new("/a/b/c")).unwrap();
+        let after = disk.crash(seed);
+        assert!(after.exists(Path::new("/a/b/c")).unwrap(), "seed {seed}");
+        // A process that was killed before it could sync leaves one that is there and not on the medium.
+        after.create_dir_all(Path::new("/a/d")).unwrap();
+        let next = after.kill();
+        next.create_dir_all_durably(Path::new("/a/d")).unwrap();
+        assert!(next.crash(seed).exists(Path::new("/a/d")).unwrap(), "seed {seed}");
+    }
+}

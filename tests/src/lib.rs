@@ -19,6 +19,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod records;
+pub mod simulation;
 pub mod tools;
 pub mod wait;
 pub mod wire;

@@ -153,7 +153,8 @@ impl Fetcher {
         let endpoint =
             image.brokers.get(&self.leader).and_then(|b| b.endpoint(&self.broker.config.inter_broker_listener));
         let endpoint = endpoint.ok_or_else(|| CallError::NoBroker(format!("node {}", self.leader)))?;
-        Connection::open(&format!("{}:{}", endpoint.host, endpoint.port), "strandline-replica").await
+        let address = format!("{}:{}", endpoint.host, endpoint.port);
+        Connection::open(&self.broker.network, &address, "strandline-replica").await
     }
 
     fn request(&self, partitions: &[Arc<Partition>]) -> FetchRequest {

@@ -8,10 +8,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use strandline_tests::history::op::{Action, Key, Micro, Seen, Sent, Slice, Stage};
+use strandline_tests::history::payload::{NUMBER_BITS, value_of};
 use strandline_tests::process::{self, Program, Running};
 use strandline_tests::{place, tools, wait};
 
-use crate::producer::{NUMBER_BITS, value_of};
 use crate::workload::Shared;
 
 /// Records of one run of kcat's producer.
