@@ -13,6 +13,7 @@ use openraft::{Config, SnapshotPolicy};
 use strandline_disk::{Disk, Workers};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::balancer::{self, LeaderBalance};
 use crate::decide::{Decision, Defaults, decide};
 use crate::detector;
 use crate::handle::ControllerHandle;
@@ -50,6 +51,8 @@ pub struct ControllerOptions {
     pub defaults: Defaults,
     /// A broker that was not heard of for so long is fenced.
     pub session_timeout: Duration,
+    /// None = leaderships are given back only when somebody asks for it.
+    pub leader_balance: Option<LeaderBalance>,
 }
 
 /// Why a controller does not start.
@@ -117,6 +120,9 @@ pub async fn start(options: ControllerOptions) -> Result<ControllerHandle, Start
     tokio::spawn(run(raft.clone(), image.clone(), pending, options.clock, options.defaults));
     let handle = ControllerHandle::new(options.node_id, queue, image, reader, raft, transport);
     tokio::spawn(detector::run(handle.clone(), options.session_timeout));
+    if let Some(balance) = options.leader_balance {
+        tokio::spawn(balancer::run(handle.clone(), balance));
+    }
     Ok(handle)
 }
 

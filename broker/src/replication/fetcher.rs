@@ -22,6 +22,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::broker::Broker;
 use crate::partition::Partition;
+use crate::replication::throttle::Side;
 use crate::shutdown::stopped;
 
 /// Kafka's `replica.fetch.wait.max.ms`.
@@ -116,6 +117,11 @@ impl Fetcher {
                 }
                 continue;
             }
+            let (partitions, waiting) = self.ready_to_fetch(partitions).await;
+            resting.extend(waiting.into_iter().map(|tp| (tp, tokio::time::Instant::now() + BACKOFF)));
+            if partitions.is_empty() {
+                continue;
+            }
             let fetched = tokio::select! {
                 () = stopped(&mut stop) => return,
                 fetched = self.fetch(&partitions) => fetched,
@@ -134,6 +140,23 @@ impl Fetcher {
                 }
             }
         }
+    }
+
+    /// Boots from the tier what begins there, and leaves out what a throttle holds back.
+    async fn ready_to_fetch(&self, all: Vec<Arc<Partition>>) -> (Vec<Arc<Partition>>, Vec<TopicPartition>) {
+        let (mut ready, mut waiting) = (Vec::with_capacity(all.len()), Vec::new());
+        for partition in all {
+            let rate = self.rate(&partition);
+            let held_back = rate.is_some_and(|rate| self.broker.throttles.holds_back(Side::Follower, rate));
+            let waits = held_back
+                || (partition.begins_in_tier() && matches!(self.boot_from_tier(&partition).await, Next::Rests));
+            if waits { waiting.push(partition.tp) } else { ready.push(partition) }
+        }
+        (ready, waiting)
+    }
+
+    fn rate(&self, partition: &Partition) -> Option<u64> {
+        self.broker.throttles.rate(&self.broker, partition, Side::Follower, self.broker.config.node_id)
     }
 
     async fn fetch(&mut self, partitions: &[Arc<Partition>]) -> Result<FetchResponse, CallError> {
@@ -253,6 +276,7 @@ impl Fetcher {
         }
         let records = data.records.as_ref().and_then(|r| r.to_bytes()).unwrap_or_default();
         let records = whole_batches(&records);
+        self.count(partition, records.len() as u64);
         match partition.append_as_follower(self.leader, &records, data.high_watermark, data.log_start_offset) {
             Ok(true) => appended.push(Arc::clone(partition)),
             Ok(false) => {}
@@ -262,6 +286,16 @@ impl Fetcher {
             }
         }
         Next::Goes
+    }
+
+    fn count(&self, partition: &Partition, bytes: u64) {
+        if bytes > 0 {
+            let moving = is_added(&self.broker, partition, self.broker.config.node_id);
+            self.broker.metrics.replicated_in(&partition.topic, bytes, moving);
+            if self.rate(partition).is_some() {
+                self.broker.throttles.passed(Side::Follower, bytes);
+            }
+        }
     }
 
     /// The leader's log begins above this one's end, or ends below it without a common epoch: begins anew there.
@@ -319,6 +353,12 @@ impl Fetcher {
         let begun = partition.restart_from_leader(self.leader, next, pointer.log_start_offset, epochs, &producers);
         self.restarted(partition, begun)
     }
+}
+
+/// Whether a reassignment adds this replica.
+pub fn is_added(broker: &Broker, partition: &Partition, replica: BrokerId) -> bool {
+    let image = broker.image();
+    image.partitions.get(&partition.tp).is_some_and(|p| p.record.adding.contains(&replica))
 }
 
 /// The part of an answer that is whole batches; the last one may be cut off.

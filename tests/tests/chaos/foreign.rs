@@ -180,3 +180,27 @@ fn tell_reader(shared: &Shared, topic: &str, process: u32, lines: &[String]) {
     tell_polls(shared, topic, process, &records);
     eprintln!("kcat has read {count} records");
 }
+/// Runs kcat's producer again and again, each time for one partition, until the workload stops.
+pub fn produce_with_kcat(shared: &Shared, bootstrap: &str, topic: &str) {
+    for partition in (0..shared.partitions).cycle() {
+        if shared.stopping() {
+            return;
+        }
+        let process = shared.recorder.process();
+        let (text, number) = (|n: u64| format!("{process}.{n}\n"), |n: u64| u64::from(process) << NUMBER_BITS | n);
+        let input: String = (0..KCAT_BATCH).map(text).collect();
+        let sent = (0..KCAT_BATCH).map(|n| Sent { value: number(n), offset: None, timestamp: None }).collect();
+        let action = Action::Send(vec![Micro::Send(Key::new(topic, partition), sent)]);
+        let program = Program::new("kcat")
+            .args(["-P", "-E", "-q", "-b", bootstrap, "-t", topic, "-p", &partition.to_string()])
+            .args(["-X", "enable.idempotence=true", "-X", "message.timeout.ms=120000"]);
+        tell(shared, process, Stage::Invoke, action.clone());
+        let output = process::run(&program, input.as_bytes(), KCAT);
+        // It ends well only when every record is acknowledged.
+        tell(shared, process, if output.success { Stage::Ok } else { Stage::Info }, action);
+        if !output.success {
+            eprintln!("kcat's producer, process {process}: {}", output.stderr.trim());
+        }
+        wait::pause(KCAT_PAUSE);
+    }
+}
