@@ -4,6 +4,7 @@
 //! together are decided together, each against the image that those before it leave, and become one Raft entry.
 //! A request is answered after its entry is applied; a crash before that leaves either outcome, as a lost answer does.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,11 @@ use crate::request::{Request, Response};
 const QUEUE_MAX: usize = 1024;
 /// Requests decided together, at most.
 const BATCH_MAX: usize = 256;
+/// Between an active controller's heartbeats to the others, ms.
+const HEARTBEAT_MS: u64 = 60;
+/// A controller's patience, ms: the others keep to a silent one for the longest, then wait between the two before they stand for
+/// election, so that a killed one is replaced within 0.65 to 0.8 s.
+const ELECTION_MS: Range<u64> = 250..400;
 /// Entries between snapshots.
 const SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
 /// Entries kept behind a snapshot for followers that lag.
@@ -104,9 +110,9 @@ pub async fn start(options: ControllerOptions) -> Result<ControllerHandle, Start
     let image = machine.published();
     let config = Config {
         cluster_name: "strandline".to_owned(),
-        heartbeat_interval: 80,
-        election_timeout_min: 400,
-        election_timeout_max: 800,
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS.start,
+        election_timeout_max: ELECTION_MS.end,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         ..Config::default()
