@@ -26,6 +26,7 @@ use crate::producer_ids::ProducerIds;
 use crate::reaper::Reaper;
 use crate::replication::fetcher::Fetchers;
 use crate::replication::isr::IsrQueue;
+use crate::replication::throttle::Throttles;
 use crate::tier::Tier;
 
 /// This node follows a decided change within this time, or the client is told that it will.
@@ -54,6 +55,7 @@ pub struct Broker {
     pub reaper: Reaper,
     pub isr_queue: IsrQueue,
     pub fetchers: Arc<Fetchers>,
+    pub throttles: Throttles,
     pub metrics: Metrics,
     /// A segment was closed: the tier may have something to copy.
     pub segment_closed: Notify,
@@ -90,6 +92,7 @@ impl Broker {
             reaper: Reaper::default(),
             isr_queue: IsrQueue::default(),
             fetchers: Arc::default(),
+            throttles: Throttles::default(),
             metrics: Metrics::default(),
             segment_closed: Notify::new(),
             admin_url,

@@ -6,6 +6,7 @@
 mod cluster;
 mod cluster_moves;
 mod cluster_plan;
+mod cluster_throttle;
 mod connect;
 mod consume;
 mod demo;

@@ -37,6 +37,10 @@ pub struct TopicCounters {
     messages_in: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    replication_in: AtomicU64,
+    replication_out: AtomicU64,
+    reassignment_in: AtomicU64,
+    reassignment_out: AtomicU64,
 }
 
 /// Counters of a node.
@@ -118,6 +122,20 @@ impl Metrics {
         if bytes > 0 {
             add(&self.topic(topic).bytes_out, bytes);
         }
+    }
+
+    /// Record bytes that came from a leader; `moving`: to a replica that a reassignment adds.
+    pub fn replicated_in(&self, topic: &Arc<str>, bytes: u64, moving: bool) {
+        let counters = self.topic(topic);
+        add(&counters.replication_in, bytes);
+        add(&counters.reassignment_in, if moving { bytes } else { 0 });
+    }
+
+    /// Record bytes that were given to a follower; `moving` as above.
+    pub fn replicated_out(&self, topic: &Arc<str>, bytes: u64, moving: bool) {
+        let counters = self.topic(topic);
+        add(&counters.replication_out, bytes);
+        add(&counters.reassignment_out, if moving { bytes } else { 0 });
     }
 
     pub fn failed_produce(&self) {
@@ -234,7 +252,15 @@ fn topics(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
     let prefix = "kafka_server_brokertopicmetrics";
     page.counters(&format!("{prefix}_messagesin"), "Records appended", &of(|c| &c.messages_in))?;
     page.counters(&format!("{prefix}_bytesin"), "Record bytes appended", &of(|c| &c.bytes_in))?;
-    page.counters(&format!("{prefix}_bytesout"), "Record bytes sent to consumers", &of(|c| &c.bytes_out))
+    page.counters(&format!("{prefix}_bytesout"), "Record bytes sent to consumers", &of(|c| &c.bytes_out))?;
+    let help = "Record bytes fetched from leaders";
+    page.counters(&format!("{prefix}_replicationbytesin"), help, &of(|c| &c.replication_in))?;
+    let help = "Record bytes given to followers";
+    page.counters(&format!("{prefix}_replicationbytesout"), help, &of(|c| &c.replication_out))?;
+    let help = "Of those fetched, bytes for replicas that a reassignment adds";
+    page.counters(&format!("{prefix}_reassignmentbytesin"), help, &of(|c| &c.reassignment_in))?;
+    let help = "Of those given, bytes for replicas that a reassignment adds";
+    page.counters(&format!("{prefix}_reassignmentbytesout"), help, &of(|c| &c.reassignment_out))
 }
 
 fn requests(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {

@@ -301,6 +301,7 @@ async fn start_controller(
             unclean_leader_election: config.log_defaults.unclean_leader_election_enable,
         },
         session_timeout: config.broker_session_timeout,
+        leader_balance: config.leader_balance,
     };
     let joined =
         |error: tokio::task::JoinError| NodeError::Io { what: "the controller", source: io::Error::other(error) };

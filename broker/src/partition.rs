@@ -27,8 +27,8 @@ use strandline_tiering::RemotePartition;
 use tokio::sync::Notify;
 
 pub use outcome::{
-    Aborted, Acks, AppendRefused, Appended, Durable, Isolation, Origin, PartitionRead, ProducerView, ReadRefused,
-    TimestampedOffset,
+    Aborted, Acks, AppendRefused, Appended, Durable, Isolation, Origin, PartitionRead, ProducerView, ReadFrom,
+    ReadRefused, TimestampedOffset,
 };
 use roles::Role;
 pub use roles::{FetchPosition, ReplicaFetch};
@@ -377,8 +377,9 @@ impl Partition {
         max_bytes: u32,
         min_one: bool,
         isolation: Isolation,
+        from: ReadFrom,
     ) -> Result<PartitionRead, ReadRefused> {
-        if !self.is_ready() || !self.leads() {
+        if !self.may_read(from) {
             return Err(ReadRefused::Code(ErrorCode::NotLeaderOrFollower));
         }
         self.used.store(true, Ordering::Relaxed);
@@ -489,7 +490,9 @@ impl Partition {
         *pointer = new;
         drop(pointer);
         if new.state == PointerState::Open && self.is_ready() {
-            self.raise_log_start(new.log_start_offset)?;
+            // A follower may not have all of what is gone yet; it goes on from there with what the leader tells it.
+            let known = self.high_watermark.load(Ordering::Acquire);
+            self.raise_log_start(new.log_start_offset.min(known))?;
         }
         Ok(())
     }

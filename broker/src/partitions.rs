@@ -27,7 +27,7 @@ use strandline_protocol::remote_pointer::PointerState;
 use crate::clock;
 use crate::config::NodeConfig;
 use crate::log_dir::{CheckpointedOffsets, LogDirectory};
-use crate::partition::Partition;
+use crate::partition::{Partition, ReadFrom};
 use crate::tier::Tier;
 use crate::topic_configs;
 
@@ -54,6 +54,8 @@ pub struct Partitions {
     dirs: Vec<Arc<LogDirectory>>,
     tier: Option<Arc<Tier>>,
     set: ArcSwap<Set>,
+    /// The image that the set follows.
+    known: ArcSwap<MetadataImage>,
     /// Partition directories found at start: name to index of the log directory.
     found: Mutex<HashMap<String, usize>>,
     /// Directories to be removed at their time.
@@ -82,7 +84,7 @@ impl Partitions {
             }
         }
         let (set, found) = (ArcSwap::from_pointee(Set::new()), Mutex::new(found));
-        Ok(Partitions { config, dirs, tier, set, found, doomed: Mutex::default() })
+        Ok(Partitions { config, dirs, tier, set, known: ArcSwap::default(), found, doomed: Mutex::default() })
     }
 
     pub fn dirs(&self) -> &[Arc<LogDirectory>] {
@@ -115,8 +117,23 @@ impl Partitions {
             Some(Hosted::Open(p)) if !p.leads() => Err(ErrorCode::NotLeaderOrFollower),
             Some(Hosted::Open(p)) => Ok(Arc::clone(p)),
             Some(Hosted::Broken) => Err(ErrorCode::KafkaStorageError),
-            None => Err(ErrorCode::UnknownTopicOrPartition),
+            None => Err(self.not_hosted(id, partition)),
         }
+    }
+
+    /// The partition, if this node leads it or, for a reader of any replica, follows its leader, and can serve it.
+    pub fn readable(&self, id: TopicId, partition: i32, from: ReadFrom) -> Result<Arc<Partition>, ErrorCode> {
+        match self.set.load().get(&TopicPartition { topic_id: id, partition }) {
+            Some(Hosted::Open(p)) if from == ReadFrom::AnyReplica && !p.dir.is_offline() => Ok(Arc::clone(p)),
+            _ => self.leading(id, partition),
+        }
+    }
+
+    /// A partition that is elsewhere is not unknown: its client asks for its leader again.
+    fn not_hosted(&self, id: TopicId, partition: i32) -> ErrorCode {
+        let known = self.known.load();
+        let elsewhere = known.live_topic(id).is_some() && known.partition(id, partition).is_some();
+        if elsewhere { ErrorCode::NotLeaderOrFollower } else { ErrorCode::UnknownTopicOrPartition }
     }
 
     /// All that are open, in no order.
@@ -142,6 +159,7 @@ impl Partitions {
 
     /// Opens everything that the image gives to this node, with several threads if there are threads.
     pub fn open_all(&self, image: &MetadataImage, workers: &Workers) {
+        self.known.store(Arc::new(image.clone()));
         let wanted: Vec<_> = image.partitions.iter().filter(|(tp, p)| self.is_mine(image, **tp, p)).collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let opened = Mutex::new(Vec::with_capacity(wanted.len()));
@@ -215,6 +233,7 @@ impl Partitions {
             }
         }
         self.set.store(Arc::new(set));
+        self.known.store(Arc::clone(&update.image));
         changes
     }
 

@@ -11,3 +11,5 @@
 pub mod fetcher;
 pub mod isr;
 pub mod leadership;
+pub mod selector;
+pub mod throttle;

@@ -48,6 +48,7 @@ async fn node(wires: &Arc<Wires>, dir: &Path, id: NodeId) -> ControllerHandle {
         clock: Arc::new(|| 1_000),
         defaults: Default::default(),
         session_timeout: Duration::from_secs(3600),
+        leader_balance: None,
     };
     let handle = start(options).await.unwrap();
     wires.nodes.lock().insert(id, handle.clone());

@@ -3,15 +3,18 @@
 //! Owns Kafka's rules on who may change which metadata, and the texts of refusals. Does not own replay: what a record
 //! does is `image`'s. A decision reads nothing but its arguments, so that seeds can test it.
 
+mod balance;
 mod brokers;
 mod configs;
 mod election;
 mod isr;
+mod losses;
 mod partitions;
 mod producers;
 mod reassign;
 mod topics;
 
+pub use balance::unbalanced;
 pub use configs::resulting_configs;
 pub use producers::PRODUCER_ID_BLOCK;
 
@@ -81,6 +84,11 @@ pub fn decide(image: &MetadataImage, defaults: &Defaults, request: &Request, now
         }
         Request::AllocateProducerIds { broker_id, broker_epoch } => {
             Response::AllocateProducerIds(producers::allocate(image, *broker_id, *broker_epoch, out))
+        }
+        Request::NameCluster { cluster_id } => Response::NameCluster(brokers::name_cluster(image, cluster_id, out)),
+        Request::ReplicasLost { broker_id, broker_epoch, partitions, offline } => {
+            let broker = (*broker_id, *broker_epoch);
+            Response::ReplicasLost(losses::lost(image, defaults, broker, partitions, *offline, out))
         }
         Request::Advance { advances } => {
             // Replay judges; the outcomes are filled in from what it did.

@@ -445,6 +445,8 @@ fn harmless_twice(request: &Request) -> bool {
         | Request::Fence { .. }
         | Request::AlterIsr { .. }
         | Request::AllocateProducerIds { .. }
+        | Request::NameCluster { .. }
+        | Request::ReplicasLost { .. }
         | Request::Advance { .. } => true,
         // The second answer would be another one ("exists already").
         Request::CreateTopics { .. }

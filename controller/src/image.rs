@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use strandline_protocol::ids::{BrokerId, TopicId, TopicPartition};
 use strandline_protocol::remote_pointer::{Advance, AdvanceOutcome, Leadership, PointerState, RemotePointer, judge};
 
@@ -50,6 +50,8 @@ pub struct MetadataImage {
     pub partitions: OrdMap<TopicPartition, Arc<PartitionImage>>,
     pub configs: OrdMap<(ResourceType, Arc<str>), Arc<ConfigMap>>,
     pub next_producer_id: i64,
+    /// Replicas that their broker cannot serve in its present registration.
+    pub offline: OrdSet<(BrokerId, TopicPartition)>,
 }
 
 impl MetadataImage {
@@ -65,6 +67,11 @@ impl MetadataImage {
 
     pub fn partition(&self, topic_id: TopicId, partition: i32) -> Option<&Arc<PartitionImage>> {
         self.partitions.get(&TopicPartition { topic_id, partition })
+    }
+
+    /// Whether the broker has said that it cannot serve its replica.
+    pub fn is_offline(&self, tp: TopicPartition, broker: BrokerId) -> bool {
+        self.offline.contains(&(broker, tp))
     }
 
     /// Partitions of a topic in order of their number.
@@ -107,6 +114,12 @@ impl MetadataImage {
             }
             MetadataRecord::BrokerRemoved { broker_id } => {
                 self.brokers.remove(broker_id);
+                self.forget_offline(|(id, _)| id == broker_id);
+            }
+            MetadataRecord::ReplicasOffline { broker_id, broker_epoch, partitions } => {
+                if self.brokers.get(broker_id).is_some_and(|b| b.broker_epoch == *broker_epoch) {
+                    self.offline.extend(partitions.iter().map(|tp| (*broker_id, *tp)));
+                }
             }
             MetadataRecord::Topic { topic_id, name } => self.replay_topic(*topic_id, name),
             MetadataRecord::Partition(partition) => self.replay_partition(partition),
@@ -141,7 +154,14 @@ impl MetadataImage {
         if broker.broker_epoch < 0 {
             broker.broker_epoch = i64::try_from(index).expect("a Raft index fits 63 bits");
         }
+        self.forget_offline(|(id, _)| *id == broker.broker_id);
         self.brokers.insert(broker.broker_id, Arc::new(broker));
+    }
+
+    fn forget_offline(&mut self, gone: impl Fn(&(BrokerId, TopicPartition)) -> bool) {
+        if self.offline.iter().any(&gone) {
+            self.offline = self.offline.iter().filter(|one| !gone(one)).copied().collect();
+        }
     }
 
     fn replay_topic(&mut self, id: TopicId, name: &str) {
@@ -186,6 +206,7 @@ impl MetadataImage {
         for partition in 0..topic.partition_count {
             self.partitions.remove(&TopicPartition { topic_id: id, partition });
         }
+        self.forget_offline(|(_, tp)| tp.topic_id == id);
     }
 
     fn replay_config(&mut self, resource: ResourceType, name: &str, key: &str, value: Option<&str>) {
@@ -264,6 +285,14 @@ impl MetadataImage {
                     |broker_id: &BrokerId| MetadataRecord::TopicRemovedBy { topic_id: topic.id, broker_id: *broker_id };
                 records.extend(topic.removed_by.iter().map(removed));
             }
+        }
+        let mut offline: BTreeMap<BrokerId, Vec<TopicPartition>> = BTreeMap::new();
+        for (broker, tp) in &self.offline {
+            offline.entry(*broker).or_default().push(*tp);
+        }
+        for (broker_id, partitions) in offline {
+            let broker_epoch = self.brokers.get(&broker_id).map_or(-1, |b| b.broker_epoch);
+            records.push(MetadataRecord::ReplicasOffline { broker_id, broker_epoch, partitions });
         }
         for ((resource, name), map) in &self.configs {
             for (key, value) in map.iter() {

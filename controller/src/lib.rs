@@ -4,6 +4,7 @@
 //! not own sockets, topics' data, or what the settings mean. Every topic, setting, registration, leader epoch and
 //! remote-log pointer is a [`record::MetadataRecord`] in that log, and nothing else is.
 
+mod balancer;
 #[cfg(test)]
 mod cluster_tests;
 pub mod decide;
@@ -21,6 +22,7 @@ pub mod service;
 mod service_tests;
 mod wire;
 
+pub use balancer::LeaderBalance;
 pub use handle::{ControllerHandle, Formation, QuorumView, ReplicaView};
 pub use raft::network::{Probe, RaftTransport, ServeError};
 pub use raft::state_machine::ImageUpdate;

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use strandline_protocol::ids::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId};
+use strandline_protocol::ids::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId, TopicPartition};
 use strandline_protocol::remote_pointer::{Advance, RemotePointer};
 use uuid::Uuid;
 
@@ -118,6 +118,13 @@ pub enum MetadataRecord {
         fenced: bool,
         stopping: bool,
     },
+    /// The broker cannot serve its replicas of these partitions, until it registers anew; if `broker_epoch` is still its
+    /// epoch.
+    ReplicasOffline {
+        broker_id: BrokerId,
+        broker_epoch: BrokerEpoch,
+        partitions: Vec<TopicPartition>,
+    },
     /// The broker is no longer part of the cluster.
     BrokerRemoved {
         broker_id: BrokerId,
@@ -175,6 +182,7 @@ const ADVANCE: u8 = 10;
 const POINTER: u8 = 11;
 const TOPIC_REMOVED_BY: u8 = 12;
 const BROKER_REMOVED: u8 = 13;
+const REPLICAS_OFFLINE: u8 = 14;
 
 /// Version of the layouts that have only one.
 const VERSION: u8 = 0;
@@ -195,6 +203,13 @@ impl MetadataRecord {
             }
             MetadataRecord::BrokerRemoved { broker_id } => {
                 out.u8(BROKER_REMOVED).u8(VERSION).i32(*broker_id);
+            }
+            MetadataRecord::ReplicasOffline { broker_id, broker_epoch, partitions } => {
+                out.u8(REPLICAS_OFFLINE).u8(VERSION).i32(*broker_id).i64(*broker_epoch);
+                out.u32(partitions.len() as u32);
+                for tp in partitions {
+                    out.uuid(tp.topic_id.0).i32(tp.partition);
+                }
             }
             MetadataRecord::TopicRemovedBy { topic_id, broker_id } => {
                 out.u8(TOPIC_REMOVED_BY).u8(VERSION).uuid(topic_id.0).i32(*broker_id);
@@ -243,6 +258,7 @@ impl MetadataRecord {
                 stopping: version >= CLUSTERED && get.u8("stopping")? != 0,
             },
             BROKER_REMOVED => MetadataRecord::BrokerRemoved { broker_id: get.i32("broker id")? },
+            REPLICAS_OFFLINE => decode_replicas_offline(get)?,
             TOPIC_REMOVED_BY => MetadataRecord::TopicRemovedBy {
                 topic_id: TopicId(get.uuid("topic id")?),
                 broker_id: get.i32("broker id")?,
@@ -307,6 +323,18 @@ fn decode_broker(get: &mut Get<'_>, version: u8) -> Result<BrokerRecord, DecodeE
     let fenced = get.u8("fenced")? != 0;
     let stopping = version >= CLUSTERED && get.u8("stopping")? != 0;
     Ok(BrokerRecord { broker_id, broker_epoch, incarnation, endpoints, rack, fenced, stopping })
+}
+
+fn decode_replicas_offline(get: &mut Get<'_>) -> Result<MetadataRecord, DecodeError> {
+    let broker_id = get.i32("broker id")?;
+    let broker_epoch = get.i64("broker epoch")?;
+    let count = get.count("partitions", 20)?;
+    let mut partitions = Vec::with_capacity(count);
+    for _ in 0..count {
+        let topic_id = TopicId(get.uuid("topic id")?);
+        partitions.push(TopicPartition { topic_id, partition: get.i32("partition")? });
+    }
+    Ok(MetadataRecord::ReplicasOffline { broker_id, broker_epoch, partitions })
 }
 
 fn encode_partition(p: &PartitionRecord, out: &mut Put) {

@@ -27,6 +27,8 @@ fn samples() -> Vec<MetadataRecord> {
     }
     all.push(MetadataRecord::TopicRemovedBy { topic_id: topic_id(), broker_id: 3 });
     all.push(MetadataRecord::BrokerRemoved { broker_id: 4 });
+    let partitions = vec![TopicPartition { topic_id: topic_id(), partition: 3 }];
+    all.push(MetadataRecord::ReplicasOffline { broker_id: 3, broker_epoch: 6, partitions });
     all
 }
 

@@ -196,6 +196,17 @@ pub enum Request {
     Advance {
         advances: Vec<Advance>,
     },
+    /// A member of a new cluster proposes the cluster's id; the first one holds.
+    NameCluster {
+        cluster_id: String,
+    },
+    /// The broker has lost its replicas of these partitions; `offline`: and cannot serve them until it starts anew.
+    ReplicasLost {
+        broker_id: BrokerId,
+        broker_epoch: BrokerEpoch,
+        partitions: Vec<TopicPartition>,
+        offline: bool,
+    },
 }
 
 /// What was made of a new topic.
@@ -229,4 +240,7 @@ pub enum Response {
     /// First id and count of a block.
     AllocateProducerIds(Result<(i64, i32), Refused>),
     Advance(Vec<AdvanceOutcome>),
+    /// The id that holds.
+    NameCluster(String),
+    ReplicasLost(Result<(), Refused>),
 }

@@ -4,6 +4,7 @@
 //! together are decided together, each against the image that those before it leave, and become one Raft entry.
 //! A request is answered after its entry is applied; a crash before that leaves either outcome, as a lost answer does.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use openraft::{Config, SnapshotPolicy};
 use strandline_disk::{Disk, Workers};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::balancer::{self, LeaderBalance};
 use crate::decide::{Decision, Defaults, decide};
 use crate::detector;
 use crate::handle::ControllerHandle;
@@ -29,6 +31,11 @@ use crate::request::{Request, Response};
 const QUEUE_MAX: usize = 1024;
 /// Requests decided together, at most.
 const BATCH_MAX: usize = 256;
+/// Between an active controller's heartbeats to the others, ms.
+const HEARTBEAT_MS: u64 = 60;
+/// A controller's patience, ms: the others keep to a silent one for the longest, then wait between the two before they stand for
+/// election, so that a killed one is replaced within 0.65 to 0.8 s.
+const ELECTION_MS: Range<u64> = 250..400;
 /// Entries between snapshots.
 const SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
 /// Entries kept behind a snapshot for followers that lag.
@@ -50,6 +57,8 @@ pub struct ControllerOptions {
     pub defaults: Defaults,
     /// A broker that was not heard of for so long is fenced.
     pub session_timeout: Duration,
+    /// None = leaderships are given back only when somebody asks for it.
+    pub leader_balance: Option<LeaderBalance>,
 }
 
 /// Why a controller does not start.
@@ -101,9 +110,9 @@ pub async fn start(options: ControllerOptions) -> Result<ControllerHandle, Start
     let image = machine.published();
     let config = Config {
         cluster_name: "strandline".to_owned(),
-        heartbeat_interval: 80,
-        election_timeout_min: 400,
-        election_timeout_max: 800,
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS.start,
+        election_timeout_max: ELECTION_MS.end,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         ..Config::default()
@@ -117,6 +126,9 @@ pub async fn start(options: ControllerOptions) -> Result<ControllerHandle, Start
     tokio::spawn(run(raft.clone(), image.clone(), pending, options.clock, options.defaults));
     let handle = ControllerHandle::new(options.node_id, queue, image, reader, raft, transport);
     tokio::spawn(detector::run(handle.clone(), options.session_timeout));
+    if let Some(balance) = options.leader_balance {
+        tokio::spawn(balancer::run(handle.clone(), balance));
+    }
     Ok(handle)
 }
 

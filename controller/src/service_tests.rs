@@ -42,6 +42,7 @@ async fn controller(dir: &Path) -> ControllerHandle {
         clock: Arc::new(|| 1_000),
         defaults: Default::default(),
         session_timeout: Duration::from_secs(3600),
+        leader_balance: None,
     };
     let handle = start(options).await.unwrap();
     handle.form(Formation::Voters(BTreeMap::from([(1, "localhost:0".to_owned())]))).await.unwrap();

@@ -362,6 +362,12 @@ impl Wire for Request {
             }
             Request::Reassign { moves } => moves.put(out.u8(15)),
             Request::ElectLeaders(request) => request.put(out.u8(16)),
+            Request::NameCluster { cluster_id } => cluster_id.put(out.u8(17)),
+            Request::ReplicasLost { broker_id, broker_epoch, partitions, offline } => {
+                (*broker_id, *broker_epoch).put(out.u8(18));
+                partitions.put(out);
+                offline.put(out);
+            }
         }
     }
 
@@ -397,6 +403,12 @@ impl Wire for Request {
             }
             15 => Request::Reassign { moves: Wire::get(get)? },
             16 => Request::ElectLeaders(Wire::get(get)?),
+            17 => Request::NameCluster { cluster_id: Wire::get(get)? },
+            18 => {
+                let (broker_id, broker_epoch) = broker(get)?;
+                let (partitions, offline) = Wire::get(get)?;
+                Request::ReplicasLost { broker_id, broker_epoch, partitions, offline }
+            }
             other => return unknown("request", other),
         })
     }
@@ -423,6 +435,8 @@ impl Wire for Response {
             Response::AlterIsr(outcomes) => outcomes.put(out.u8(14)),
             Response::Reassign(outcomes) => outcomes.put(out.u8(15)),
             Response::ElectLeaders(rows) => rows.put(out.u8(16)),
+            Response::NameCluster(id) => id.put(out.u8(17)),
+            Response::ReplicasLost(outcome) => outcome.put(out.u8(18)),
         }
     }
 
@@ -444,6 +458,8 @@ impl Wire for Response {
             14 => Response::AlterIsr(Wire::get(get)?),
             15 => Response::Reassign(Wire::get(get)?),
             16 => Response::ElectLeaders(Wire::get(get)?),
+            17 => Response::NameCluster(Wire::get(get)?),
+            18 => Response::ReplicasLost(Wire::get(get)?),
             other => return unknown("response", other),
         })
     }
@@ -553,6 +569,8 @@ mod tests {
                 moves: vec![Reassignment { topic: "t".to_owned(), partition: 0, replicas: Some(vec![3]) }],
             },
             Request::ElectLeaders(ElectLeaders { kind: ElectionKind::Unclean, partitions: None }),
+            Request::NameCluster { cluster_id: "c".to_owned() },
+            Request::ReplicasLost { broker_id: 1, broker_epoch: 2, partitions: vec![tp], offline: true },
         ]
     }
 

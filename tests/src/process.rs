@@ -249,6 +249,18 @@ impl Running {
         String::from_utf8_lossy(&bytes[..whole]).lines().map(str::to_owned).collect()
     }
 
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the child is ours").is_none()
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn terminate(&mut self, deadline: Duration) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the child is ours and not reaped");
+        wait::until("a command has ended", deadline, || self.child.try_wait().expect("the child is ours"));
+    }
+
     /// The end of what it complained about.
     pub fn complaints(&self) -> String {
         tail(&self.directory.join("stderr"))

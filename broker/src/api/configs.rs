@@ -25,11 +25,13 @@ use strandline_protocol::messages::list_config_resources_response::{ConfigResour
 
 use super::{Call, MALFORMED};
 use crate::broker::Broker;
+use crate::replication::throttle::RATES;
 use crate::topic_configs::{self, Source, TopicSetting};
 
 /// Kafka's `ConfigSource` numbers.
 const TOPIC_CONFIG: i8 = 1;
 const DYNAMIC_BROKER_CONFIG: i8 = 2;
+const DYNAMIC_DEFAULT_BROKER_CONFIG: i8 = 3;
 const STATIC_BROKER_CONFIG: i8 = 4;
 const DEFAULT_CONFIG: i8 = 5;
 /// Kafka's `ConfigResource.Type`s that have no settings here.
@@ -162,8 +164,9 @@ fn describe_broker(broker: &Broker, name: &str, synonyms: bool) -> Result<Vec<De
             entries.entry(key.to_owned()).or_insert((Some(value), DEFAULT_CONFIG, true));
         }
     }
-    for (key, value) in dynamic("").into_iter().chain(if name.is_empty() { BTreeMap::new() } else { dynamic(name) }) {
-        entries.insert(key, (Some(value), DYNAMIC_BROKER_CONFIG, false));
+    entries.extend(dynamic("").into_iter().map(|(k, v)| (k, (Some(v), DYNAMIC_DEFAULT_BROKER_CONFIG, false))));
+    if !name.is_empty() {
+        entries.extend(dynamic(name).into_iter().map(|(k, v)| (k, (Some(v), DYNAMIC_BROKER_CONFIG, false))));
     }
     Ok(entries.into_iter().map(|(k, (v, source, read_only))| entry(&k, v, source, read_only, synonyms)).collect())
 }
@@ -383,7 +386,8 @@ fn check_topic_change(broker: &Broker, change: &AlterConfigs) -> Result<(), Refu
     Ok(())
 }
 
-/// A broker's settings are read at its start: none is changed while it runs, and what was stored may only be taken away.
+/// A broker's settings are read at its start: only throttles are changed while it runs, and what else was stored may only
+/// be taken away.
 fn check_broker_change(broker: &Broker, change: &AlterConfigs) -> Result<(), Refused> {
     if !change.name.is_empty() {
         let Ok(id) = change.name.parse::<i32>() else {
@@ -396,13 +400,32 @@ fn check_broker_change(broker: &Broker, change: &AlterConfigs) -> Result<(), Ref
             return Err(Refused::new(ErrorCode::InvalidRequest, message));
         }
     }
-    let fixed: Vec<&str> =
-        change.ops.iter().filter(|(_, op)| **op != ConfigOp::Delete).map(|(key, _)| key.as_str()).collect();
+    let set = |(key, op): (&String, &ConfigOp)| match op {
+        ConfigOp::Set(value) if RATES.contains(&key.as_str()) => check_rate(key, value),
+        _ => Ok(()),
+    };
+    change.ops.iter().try_for_each(set)?;
+    let fixed: Vec<&str> = change
+        .ops
+        .iter()
+        .filter(|(key, op)| **op != ConfigOp::Delete && !RATES.contains(&key.as_str()))
+        .map(|(key, _)| key.as_str())
+        .collect();
     if fixed.is_empty() {
         return Ok(());
     }
     let message = format!("Cannot update these configs dynamically: [{}]", fixed.join(", "));
     Err(Refused::new(ErrorCode::InvalidRequest, message))
+}
+
+fn check_rate(key: &str, value: &str) -> Result<(), Refused> {
+    let reason = match value.trim().parse::<i64>() {
+        Err(_) => "Not a number of type LONG",
+        Ok(negative) if negative < 0 => "Value must be at least 0",
+        Ok(_) => return Ok(()),
+    };
+    let message = format!("Invalid value {value} for configuration {key}: {reason}");
+    Err(Refused::new(ErrorCode::InvalidConfig, message))
 }
 
 async fn carry_out(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use strandline_protocol::error_code::ErrorCode;
-use strandline_protocol::ids::TopicId;
+use strandline_protocol::ids::{BrokerId, TopicId};
 use strandline_protocol::messages::fetch_request::FetchRequest;
 use strandline_protocol::messages::fetch_response::{
     AbortedTransaction, FetchResponse, FetchableTopicResponse, PartitionData,
@@ -21,13 +21,19 @@ use super::Call;
 use crate::broker::Broker;
 use crate::clock;
 use crate::fetch_session::{Plan, Told, TopicKey, Wanted};
-use crate::partition::{Aborted, Isolation, Partition, PartitionRead, ReadRefused};
+use crate::partition::{Aborted, Isolation, Partition, PartitionRead, ReadFrom, ReadRefused};
+use crate::replication::selector::{self, Candidate};
+
+/// The first version in which a consumer says its rack, and can be sent to a follower.
+const RACKS_SINCE: i16 = 11;
 
 /// What one partition gave.
 struct Found {
     wanted: Wanted,
     partition: Option<Arc<Partition>>,
     outcome: Result<PartitionRead, ReadRefused>,
+    /// The replica that the consumer should read from instead.
+    preferred: Option<BrokerId>,
 }
 
 pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: FetchRequest) -> FetchResponse {
@@ -45,6 +51,8 @@ pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: FetchReques
         // Version 3 brought the rule that the first record batch is always given, however large.
         min_one: call.version >= 3,
         isolation: if request.isolation_level == 1 { Isolation::TxnCommitted } else { Isolation::HighWatermark },
+        from: if call.version >= RACKS_SINCE { ReadFrom::AnyReplica } else { ReadFrom::Leader },
+        rack: request.rack_id,
     };
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let found = read_until_enough(&broker, &plan, &limits, request.min_bytes, max_wait).await;
@@ -82,6 +90,9 @@ struct ReadLimits {
     max_bytes: i32,
     min_one: bool,
     isolation: Isolation,
+    from: ReadFrom,
+    /// Of the consumer; empty = it does not say.
+    rack: String,
 }
 
 /// Reads; while there is too little and nothing is wrong, waits for an append, until `max_wait` is over.
@@ -112,12 +123,13 @@ async fn read_until_enough(
     }
 }
 
-/// Errors are told at once.
+/// Errors are told at once, and where else to read.
 fn enough(found: &[Found], min_bytes: i32) -> bool {
     let mut bytes = 0;
     for f in found {
         match &f.outcome {
             Err(_) => return true,
+            Ok(_) if f.preferred.is_some() => return true,
             Ok(read) => bytes += read.records.len(),
         }
     }
@@ -132,7 +144,7 @@ async fn read_all(broker: &Arc<Broker>, plan: &Plan, limits: &ReadLimits) -> Vec
     for wanted in &plan.wanted {
         let max_bytes = left.min(i64::from(wanted.max_bytes)).max(0) as u32;
         let min_one = limits.min_one && !given;
-        let (partition, outcome) = read_one(broker, wanted, max_bytes, min_one, limits.isolation);
+        let (partition, preferred, outcome) = read_one(broker, wanted, max_bytes, min_one, limits);
         match &outcome {
             Ok(read) => {
                 left -= read.records.len() as i64;
@@ -145,7 +157,7 @@ async fn read_all(broker: &Arc<Broker>, plan: &Plan, limits: &ReadLimits) -> Vec
             }
             Err(_) => {}
         }
-        found.push(Found { wanted: wanted.clone(), partition, outcome });
+        found.push(Found { wanted: wanted.clone(), partition, outcome, preferred });
     }
     if !remote.is_empty() {
         read_remote(broker, &mut found, remote, limits.isolation).await;
@@ -158,30 +170,52 @@ fn read_one(
     wanted: &Wanted,
     max_bytes: u32,
     min_one: bool,
-    isolation: Isolation,
-) -> (Option<Arc<Partition>>, Result<PartitionRead, ReadRefused>) {
+    limits: &ReadLimits,
+) -> (Option<Arc<Partition>>, Option<BrokerId>, Result<PartitionRead, ReadRefused>) {
     let id = match &wanted.topic {
         TopicKey::Id(id) => Ok(*id),
         TopicKey::Name(name) => broker.image().topic(name).map(|t| t.id).ok_or(ErrorCode::UnknownTopicOrPartition),
     };
     let partition = id.and_then(|id| {
-        broker.partitions.leading(id, wanted.partition).map_err(|code| match (&wanted.topic, code) {
+        broker.partitions.readable(id, wanted.partition, limits.from).map_err(|code| match (&wanted.topic, code) {
             (TopicKey::Id(_), ErrorCode::UnknownTopicOrPartition) if broker.image().live_topic(id).is_none() => {
                 ErrorCode::UnknownTopicId
             }
             (_, code) => code,
         })
     });
-    match partition {
-        Err(code) => (None, Err(ReadRefused::Code(code))),
-        Ok(partition) => {
-            let outcome = partition
-                .check_epoch(wanted.current_leader_epoch)
-                .map_err(ReadRefused::Code)
-                .and_then(|()| partition.read(wanted.fetch_offset, max_bytes, min_one, isolation));
-            (Some(partition), outcome)
-        }
+    let partition = match partition {
+        Err(code) => return (None, None, Err(ReadRefused::Code(code))),
+        Ok(partition) => partition,
+    };
+    if let Err(code) = partition.check_epoch(wanted.current_leader_epoch) {
+        return (Some(partition), None, Err(ReadRefused::Code(code)));
     }
+    let preferred = preferred_replica(broker, &partition, wanted.fetch_offset, limits);
+    let outcome = match preferred {
+        None => partition.read(wanted.fetch_offset, max_bytes, min_one, limits.isolation, limits.from),
+        Some(_) => {
+            let aborted = (limits.isolation == Isolation::TxnCommitted).then(Vec::new);
+            Ok(PartitionRead::new(Rope::default(), &partition.offsets(), aborted))
+        }
+    };
+    (Some(partition), preferred, outcome)
+}
+
+/// Where the consumer should read instead, if this node leads the partition and another is nearer.
+fn preferred_replica(broker: &Broker, partition: &Partition, offset: i64, limits: &ReadLimits) -> Option<BrokerId> {
+    let asks = broker.config.rack_aware_reads && limits.from == ReadFrom::AnyReplica && !limits.rack.is_empty();
+    if !asks || !partition.leads() {
+        return None;
+    }
+    let image = broker.image();
+    let rack = |id: BrokerId| image.brokers.get(&id).and_then(|b| b.rack.as_deref());
+    let followers = partition.followers_in_sync();
+    let candidates: Vec<Candidate<'_>> = followers
+        .iter()
+        .map(|(id, end, at)| Candidate { id: *id, rack: rack(*id), end: *end, caught_up_ms: *at })
+        .collect();
+    selector::rack_aware(&limits.rack, rack(broker.config.node_id), &candidates, offset)
 }
 
 /// Replaces "it is in the tier" by what the tier gives, all partitions at once. A read that takes too long gives
@@ -209,7 +243,7 @@ fn respond(broker: &Broker, call: &Call, plan: Plan, found: Vec<Found>) -> Fetch
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     for (f, news) in found.into_iter().zip(news) {
         let silent = f.outcome.as_ref().is_ok_and(|read| read.records.is_empty());
-        if plan.incremental && silent && !news {
+        if plan.incremental && silent && !news && f.preferred.is_none() {
             continue;
         }
         if let (Ok(read), Some(partition)) = (&f.outcome, &f.partition) {
@@ -256,7 +290,7 @@ fn partition_data(call: &Call, f: Found) -> PartitionData {
             last_stable_offset: if call.version >= 4 { read.last_stable_offset } else { -1 },
             log_start_offset: read.log_start_offset,
             aborted_transactions: read.aborted.map(|aborted| aborted.into_iter().map(aborted_transaction).collect()),
-            preferred_read_replica: -1,
+            preferred_read_replica: f.preferred.unwrap_or(-1),
             records: Some(Records::Parts(read.records)),
             ..Default::default()
         },

@@ -20,9 +20,13 @@ use super::Call;
 use crate::broker::Broker;
 use crate::clock;
 use crate::partition::{FetchPosition, Partition, ReplicaFetch};
+use crate::replication::fetcher::is_added;
+use crate::replication::throttle::Side;
 
 /// The first version in which a replica says its broker epoch.
 const EPOCH_SINCE: i16 = 15;
+/// Between looks at what a throttle holds back.
+const THROTTLE_LOOK: Duration = Duration::from_millis(100);
 
 /// The replica that asks; none for consumers.
 pub(super) fn replica(request: &FetchRequest) -> Option<BrokerId> {
@@ -38,23 +42,30 @@ pub(super) async fn handle(broker: Arc<Broker>, call: Call, replica: BrokerId, r
         return FetchResponse { error_code, ..Default::default() };
     }
     let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
-    let mut responses = read_all(&broker, replica, &request);
-    if nothing_new(&responses) && request.max_wait_ms > 0 {
+    let mut answer = read_all(&broker, replica, &request);
+    if nothing_new(&answer) && request.max_wait_ms > 0 {
         let wake = Arc::new(Notify::new());
         loop {
             // Registered before the read, so that no append slips in between.
             for (topic, p) in wanted(&request) {
                 if let Ok(partition) = broker.partitions.leading(topic, p.partition) {
                     partition.wake_on_append(&wake);
+                    if broker.config.rack_aware_reads {
+                        partition.wake_on_progress(&wake);
+                    }
                 }
             }
-            responses = read_all(&broker, replica, &request);
-            if !nothing_new(&responses) || tokio::time::timeout_at(deadline, wake.notified()).await.is_err() {
+            answer = read_all(&broker, replica, &request);
+            if !nothing_new(&answer) || Instant::now() >= deadline {
+                break;
+            }
+            let until = if answer.held_back { deadline.min(Instant::now() + THROTTLE_LOOK) } else { deadline };
+            if tokio::time::timeout_at(until, wake.notified()).await.is_err() && until == deadline {
                 break;
             }
         }
     }
-    FetchResponse { responses, ..Default::default() }
+    FetchResponse { responses: answer.responses, ..Default::default() }
 }
 
 fn wanted(request: &FetchRequest) -> impl Iterator<Item = (TopicId, &FetchPartition)> {
@@ -62,34 +73,58 @@ fn wanted(request: &FetchRequest) -> impl Iterator<Item = (TopicId, &FetchPartit
 }
 
 /// Only waiting can bring something: no records, no errors, nothing to truncate.
-fn nothing_new(responses: &[FetchableTopicResponse]) -> bool {
+fn nothing_new(answer: &Answer) -> bool {
     let quiet = |p: &PartitionData| {
         p.error_code == 0 && p.diverging_epoch.end_offset < 0 && p.records.as_ref().is_none_or(Records::is_empty)
     };
-    responses.iter().flat_map(|t| &t.partitions).all(quiet)
+    !answer.high_watermark && answer.responses.iter().flat_map(|t| &t.partitions).all(quiet)
 }
 
-fn read_all(broker: &Arc<Broker>, replica: BrokerId, request: &FetchRequest) -> Vec<FetchableTopicResponse> {
+/// What one look gives.
+struct Answer {
+    responses: Vec<FetchableTopicResponse>,
+    /// A follower that serves consumers hears of a new high watermark at once.
+    high_watermark: bool,
+    /// A throttle kept records back.
+    held_back: bool,
+}
+
+fn read_all(broker: &Arc<Broker>, replica: BrokerId, request: &FetchRequest) -> Answer {
     let now_ms = clock::now_ms();
     let mut left = i64::from(request.max_bytes);
-    let mut given = false;
+    let (mut given, mut held_back, mut high_watermark) = (false, false, false);
     let topic_data = |topic: &strandline_protocol::messages::fetch_request::FetchTopic| {
         let id = TopicId(topic.topic_id);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in &topic.partitions {
             let max_bytes = left.min(i64::from(wanted.partition_max_bytes)).max(0) as u32;
+            let mut rate = None;
             let data = match broker.partitions.leading(id, wanted.partition) {
-                Ok(partition) => read(broker, &partition, replica, wanted, max_bytes, !given, now_ms),
+                Ok(partition) => {
+                    rate = broker.throttles.rate(broker, &partition, Side::Leader, replica);
+                    let spent = rate.is_some_and(|rate| broker.throttles.holds_back(Side::Leader, rate));
+                    held_back |= spent;
+                    let (max_bytes, min_one) = if spent { (0, false) } else { (max_bytes, !given) };
+                    let data = read(broker, &partition, replica, wanted, max_bytes, min_one, now_ms);
+                    high_watermark |= broker.config.rack_aware_reads
+                        && data.error_code == 0
+                        && partition.tell_high_watermark(replica, data.high_watermark);
+                    data
+                }
                 Err(code) => failed(wanted.partition, code, -1),
             };
             let bytes = data.records.as_ref().map_or(0, Records::len);
+            if rate.is_some() {
+                broker.throttles.passed(Side::Leader, bytes);
+            }
             left -= i64::try_from(bytes).unwrap_or(i64::MAX);
             given |= bytes > 0;
             partitions.push(data);
         }
         FetchableTopicResponse { topic_id: topic.topic_id, partitions, ..Default::default() }
     };
-    request.topics.iter().map(topic_data).collect()
+    let responses = request.topics.iter().map(topic_data).collect();
+    Answer { responses, high_watermark, held_back }
 }
 
 fn read(
@@ -114,6 +149,10 @@ fn read(
         Ok((ReplicaFetch::Records(read), wants_change)) => {
             if wants_change {
                 broker.isr_queue.look_at(partition);
+            }
+            if !read.records.is_empty() {
+                let moving = is_added(broker, partition, replica);
+                broker.metrics.replicated_out(&partition.topic, read.records.len(), moving);
             }
             PartitionData {
                 partition_index: index,

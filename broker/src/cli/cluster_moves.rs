@@ -18,6 +18,7 @@ use strandline_protocol::messages::list_partition_reassignments_request::ListPar
 use tokio::time::Instant;
 
 use super::cluster_plan::Placement;
+use super::cluster_throttle;
 use super::connect::{check, table};
 
 const TIMEOUT_MS: i32 = 30_000;
@@ -36,6 +37,9 @@ pub struct Options {
     /// Partitions that move at the same time.
     #[arg(long, value_name = "PARTITIONS", default_value_t = 8)]
     pub at_once: usize,
+    /// Bytes a second that each broker gives and takes for the moves; the limit is gone when they are over.
+    #[arg(long, value_name = "BYTES")]
+    pub throttle: Option<u64>,
 }
 
 /// A move under way.
@@ -71,13 +75,19 @@ pub async fn carry_out(
         tell_plan(now, &moves, as_json);
         return Ok(());
     }
-    let before = ongoing(cluster).await?.len();
+    let before = ongoing(cluster).await?;
+    if let Some(rate) = options.throttle {
+        cluster_throttle::set(cluster, rate, now, &moves, &before).await?;
+    }
     let total = moves.len();
-    let bar = ProgressBar::new((total + before) as u64);
+    let bar = ProgressBar::new((total + before.len()) as u64);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} partitions  {elapsed}  {msg}")?;
     bar.set_style(style.progress_chars("█▓░"));
     watch(cluster, moves.into(), options.at_once.max(1), &bar).await?;
     bar.finish();
+    if cluster_throttle::clear(cluster).await? && !as_json {
+        println!("the throttle is gone");
+    }
     let elected = elect_preferred(cluster).await?;
     if as_json {
         println!("{}", json!({ "moved": total, "elected": elected }));

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use strandline_controller::LeaderBalance;
 use strandline_log::config::LogConfig;
 
 use super::keys::{OWN, WITHOUT_EFFECT, nearest, server_synonyms};
 use super::properties::Properties;
+use crate::replication::selector::{LEADER, RACK_AWARE};
 
 /// A configuration that cannot run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +72,10 @@ pub struct NodeConfig {
     /// A broker that was not heard of for longer is fenced.
     pub broker_session_timeout: Duration,
     pub broker_heartbeat_interval: Duration,
+    /// Consumers are sent to a replica in their rack (`replica.selector.class`).
+    pub rack_aware_reads: bool,
+    /// None: `auto.leader.rebalance.enable=false`.
+    pub leader_balance: Option<LeaderBalance>,
     pub admin_listener: Option<(String, u16)>,
     /// A taken admin port is replaced by a free one (`dev`).
     pub admin_any_port: bool,
@@ -225,6 +231,8 @@ impl NodeConfig {
             // Kafka waits 9 s; a broken connection is noticed at once here, so silence is the rare case.
             broker_session_timeout: source.millis("broker.session.timeout.ms", 3_000)?,
             broker_heartbeat_interval: source.millis("broker.heartbeat.interval.ms", 500)?,
+            rack_aware_reads: rack_aware_reads(&source)?,
+            leader_balance: leader_balance(&source)?,
             admin_listener: admin_listener(&source)?,
             admin_any_port: false,
             cluster_id: source.text("cluster.id").map(str::to_owned),
@@ -262,6 +270,22 @@ impl NodeConfig {
             log_dirs,
         })
     }
+}
+
+fn rack_aware_reads(source: &Source<'_>) -> Result<bool, ConfigError> {
+    let key = "replica.selector.class";
+    match source.text(key) {
+        None | Some(LEADER) => Ok(false),
+        Some(RACK_AWARE) => Ok(true),
+        Some(_) => Err(source.invalid(key, format!("is {RACK_AWARE} or {LEADER}"))),
+    }
+}
+
+fn leader_balance(source: &Source<'_>) -> Result<Option<LeaderBalance>, ConfigError> {
+    let seconds = source.number("leader.imbalance.check.interval.seconds", 300, 1)?;
+    let percentage = source.number("leader.imbalance.per.broker.percentage", 10, 0)?;
+    let enabled = source.boolean("auto.leader.rebalance.enable", true)?;
+    Ok(enabled.then_some(LeaderBalance { interval: Duration::from_secs(seconds), percentage }))
 }
 
 fn offsets_topic(source: &Source<'_>) -> Result<OffsetsTopic, ConfigError> {

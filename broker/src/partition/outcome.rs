@@ -36,6 +36,14 @@ pub enum Acks {
     All,
 }
 
+/// Which replicas a reader takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFrom {
+    Leader,
+    /// A consumer that can be sent to a follower (KIP-392).
+    AnyReplica,
+}
+
 /// How far a reader may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {

@@ -16,7 +16,7 @@ use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::BrokerId;
 use strandline_protocol::remote_pointer::PointerState;
 
-use super::{Acks, AppendRefused, Isolation, Partition, PartitionRead, ReadRefused};
+use super::{Acks, AppendRefused, Isolation, Partition, PartitionRead, ReadFrom, ReadRefused};
 use crate::replication::leadership::Leadership;
 
 /// What this node is for the partition.
@@ -93,6 +93,12 @@ impl Partition {
     /// Whether this node follows the partition from `leader`.
     pub fn follows(&self, leader: BrokerId) -> bool {
         matches!(*self.role.lock(), Role::Follower { leader: of, .. } if of == leader) && !self.dir.is_offline()
+    }
+
+    /// Whether consumers may read here: from the leader, and, if they can be sent elsewhere, from who follows it.
+    pub(super) fn may_read(&self, from: ReadFrom) -> bool {
+        let follows = || matches!(*self.role.lock(), Role::Follower { .. });
+        self.is_ready() && (self.leads() || (from == ReadFrom::AnyReplica && follows()))
     }
 
     /// Local segments may be freed up to the remote pointer: rule 4.
@@ -247,11 +253,35 @@ impl Partition {
         }
     }
 
+    /// A follower is told this high watermark. True if it did not know it.
+    pub fn tell_high_watermark(&self, replica: BrokerId, offset: i64) -> bool {
+        match &mut *self.role.lock() {
+            Role::Leader(leadership) => leadership.tell_high_watermark(replica, offset),
+            _ => false,
+        }
+    }
+
+    /// Followers in sync, as the leader knows them: id, end (exclusive), when they last had everything, in ms.
+    pub fn followers_in_sync(&self) -> Vec<(BrokerId, i64, i64)> {
+        match &*self.role.lock() {
+            Role::Leader(leadership) => leadership.followers_in_sync(),
+            _ => Vec::new(),
+        }
+    }
+
     pub fn has_followers(&self) -> bool {
         matches!(&*self.role.lock(), Role::Leader(leadership) if leadership.has_followers())
     }
 
     // The follower's side.
+
+    /// An empty replica whose tier holds records that it lacks: what is in the tier is not copied, however much of it the
+    /// leader still has on its disk.
+    pub fn begins_in_tier(&self) -> bool {
+        let Some(copied) = self.highest_copied().filter(|_| self.remote.is_some()) else { return false };
+        let log = self.log.lock();
+        log.size_bytes() == 0 && log.offsets().log_end <= copied
+    }
 
     pub fn fetch_position(&self) -> FetchPosition {
         let log = self.log.lock();
@@ -295,13 +325,12 @@ impl Partition {
         }
         let known = high_watermark.min(self.durable_end.load(Ordering::Acquire));
         self.advance_to(&mut log, known);
-        if !self.is_tiered() {
-            let start = log_start.min(log.offsets().high_watermark);
-            if start > log.offsets().log_start
-                && let Err(error) = log.raise_log_start(start)
-            {
-                tracing::warn!(partition = %self.name(), %error, "the log start does not follow the leader's");
-            }
+        let start = if self.is_tiered() { self.pointer().log_start_offset } else { log_start };
+        let start = start.min(log.offsets().high_watermark);
+        if start > log.offsets().log_start
+            && let Err(error) = log.raise_log_start(start)
+        {
+            tracing::warn!(partition = %self.name(), %error, "the log start does not follow the leader's");
         }
         Ok(appended)
     }

@@ -5,7 +5,7 @@
 //! watermark and log start of the leader. Only then the next fetch goes out.
 //! A crash leaves what the log's recovery keeps; the next fetch tells the leader how far that is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::broker::Broker;
 use crate::partition::Partition;
+use crate::replication::throttle::Side;
 use crate::shutdown::stopped;
 
 /// Kafka's `replica.fetch.wait.max.ms`.
@@ -34,6 +35,8 @@ const PARTITION_BYTES_MAX: i32 = 1 << 20;
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause after a failed fetch, and before a partition that was refused is asked for again.
 const BACKOFF: Duration = Duration::from_millis(100);
+/// After a new partition was given to the fetcher, before a fetch without it is given up.
+const SETTLE: Duration = Duration::from_millis(5);
 /// Reading a sidecar, for a replica that boots from the tier.
 const TAIL_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -116,10 +119,17 @@ impl Fetcher {
                 }
                 continue;
             }
+            let (partitions, waiting) = self.ready_to_fetch(partitions).await;
+            resting.extend(waiting.into_iter().map(|tp| (tp, tokio::time::Instant::now() + BACKOFF)));
+            if partitions.is_empty() {
+                continue;
+            }
             let fetched = tokio::select! {
                 () = stopped(&mut stop) => return,
-                fetched = self.fetch(&partitions) => fetched,
+                fetched = self.fetch_unless_changed(&partitions, &resting) => fetched,
             };
+            // A new partition does not wait for the end of a fetch that does not ask for it.
+            let Some(fetched) = fetched else { continue };
             match fetched {
                 Ok(response) => {
                     let until = tokio::time::Instant::now() + BACKOFF;
@@ -132,6 +142,48 @@ impl Fetcher {
                     self.connection = None;
                     tokio::time::sleep(BACKOFF).await;
                 }
+            }
+        }
+    }
+
+    /// Boots from the tier what begins there, and leaves out what a throttle holds back.
+    async fn ready_to_fetch(&self, all: Vec<Arc<Partition>>) -> (Vec<Arc<Partition>>, Vec<TopicPartition>) {
+        let (mut ready, mut waiting) = (Vec::with_capacity(all.len()), Vec::new());
+        for partition in all {
+            let rate = self.rate(&partition);
+            let held_back = rate.is_some_and(|rate| self.broker.throttles.holds_back(Side::Follower, rate));
+            let waits = held_back
+                || (partition.begins_in_tier() && matches!(self.boot_from_tier(&partition).await, Next::Rests));
+            if waits { waiting.push(partition.tp) } else { ready.push(partition) }
+        }
+        (ready, waiting)
+    }
+
+    fn rate(&self, partition: &Partition) -> Option<u64> {
+        self.broker.throttles.rate(&self.broker, partition, Side::Follower, self.broker.config.node_id)
+    }
+
+    /// Fetches; `None` = given up, with its connection, because there are partitions that it does not ask for.
+    async fn fetch_unless_changed(
+        &mut self,
+        partitions: &[Arc<Partition>],
+        resting: &HashMap<TopicPartition, tokio::time::Instant>,
+    ) -> Option<Result<FetchResponse, CallError>> {
+        let (followed, leader) = (Arc::clone(&self.followed), self.leader);
+        let fetch = self.fetch(partitions);
+        tokio::pin!(fetch);
+        loop {
+            tokio::select! {
+                fetched = &mut fetch => return Some(fetched),
+                () = followed.changed.notified() => {}
+            }
+            // A new topic's partitions come one by one.
+            tokio::time::sleep(SETTLE).await;
+            let asked: HashSet<TopicPartition> = partitions.iter().map(|p| p.tp).collect();
+            let is_new =
+                |p: &Arc<Partition>| p.follows(leader) && !asked.contains(&p.tp) && !resting.contains_key(&p.tp);
+            if followed.partitions.lock().values().any(is_new) {
+                return None;
             }
         }
     }
@@ -253,6 +305,7 @@ impl Fetcher {
         }
         let records = data.records.as_ref().and_then(|r| r.to_bytes()).unwrap_or_default();
         let records = whole_batches(&records);
+        self.count(partition, records.len() as u64);
         match partition.append_as_follower(self.leader, &records, data.high_watermark, data.log_start_offset) {
             Ok(true) => appended.push(Arc::clone(partition)),
             Ok(false) => {}
@@ -262,6 +315,16 @@ impl Fetcher {
             }
         }
         Next::Goes
+    }
+
+    fn count(&self, partition: &Partition, bytes: u64) {
+        if bytes > 0 {
+            let moving = is_added(&self.broker, partition, self.broker.config.node_id);
+            self.broker.metrics.replicated_in(&partition.topic, bytes, moving);
+            if self.rate(partition).is_some() {
+                self.broker.throttles.passed(Side::Follower, bytes);
+            }
+        }
     }
 
     /// The leader's log begins above this one's end, or ends below it without a common epoch: begins anew there.
@@ -319,6 +382,12 @@ impl Fetcher {
         let begun = partition.restart_from_leader(self.leader, next, pointer.log_start_offset, epochs, &producers);
         self.restarted(partition, begun)
     }
+}
+
+/// Whether a reassignment adds this replica.
+pub fn is_added(broker: &Broker, partition: &Partition, replica: BrokerId) -> bool {
+    let image = broker.image();
+    image.partitions.get(&partition.tp).is_some_and(|p| p.record.adding.contains(&replica))
 }
 
 /// The part of an answer that is whole batches; the last one may be cut off.

@@ -14,6 +14,8 @@ struct Follower {
     durable_end: i64,
     /// When it was last known to have everything, in ms.
     caught_up_ms: i64,
+    /// The high watermark that it was last told.
+    told_high_watermark: i64,
     /// Its last fetch, and the leader's end at that time.
     fetched_ms: i64,
     leader_end_then: i64,
@@ -41,7 +43,13 @@ impl Leadership {
     }
 
     fn follow_replicas(&mut self, now_ms: i64) {
-        let new = Follower { durable_end: -1, caught_up_ms: now_ms, fetched_ms: now_ms, leader_end_then: -1 };
+        let new = Follower {
+            durable_end: -1,
+            caught_up_ms: now_ms,
+            told_high_watermark: -1,
+            fetched_ms: now_ms,
+            leader_end_then: -1,
+        };
         for id in self.record.replicas.iter().filter(|id| **id != self.me) {
             self.followers.entry(*id).or_insert(new);
         }
@@ -93,6 +101,20 @@ impl Leadership {
         follower.fetched_ms = now_ms;
         follower.leader_end_then = leader_end;
         true
+    }
+
+    /// A follower is told a high watermark. True if it did not know it.
+    pub fn tell_high_watermark(&mut self, id: BrokerId, offset: i64) -> bool {
+        let Some(follower) = self.followers.get_mut(&id) else { return false };
+        let news = offset > follower.told_high_watermark;
+        follower.told_high_watermark = offset;
+        news
+    }
+
+    /// Followers in sync: id, what they have (exclusive end), and when they last had everything, in ms.
+    pub fn followers_in_sync(&self) -> Vec<(BrokerId, i64, i64)> {
+        let in_sync = self.followers.iter().filter(|(id, _)| self.record.isr.contains(id));
+        in_sync.map(|(id, f)| (*id, f.durable_end, f.caught_up_ms)).collect()
     }
 
     /// The least durable end of the in-sync set, and of who was asked to join it. Nothing moves while fewer than

@@ -7,10 +7,21 @@ use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{BrokerEpoch, BrokerId};
 
 use super::Defaults;
-use super::election::{Rules, may_lead, settle};
+use super::election::{Rules, may_lead_of, settle, tp_of};
 use crate::image::MetadataImage;
 use crate::record::{BrokerRecord, MetadataRecord, PartitionRecord};
 use crate::request::{Heartbeat, HeartbeatAnswer, Refused, RegisterBroker};
+
+/// The cluster's id: what it has, else what is proposed.
+pub(super) fn name_cluster(image: &MetadataImage, proposed: &str, out: &mut Vec<MetadataRecord>) -> String {
+    match &image.cluster_id {
+        Some(id) => id.to_string(),
+        None => {
+            out.push(MetadataRecord::Cluster { cluster_id: proposed.to_owned() });
+            proposed.to_owned()
+        }
+    }
+}
 
 /// -1 as the epoch means: the index of the entry that holds `out`; the service fills it in.
 pub(super) fn register(
@@ -97,7 +108,9 @@ fn unfence_known(
     out.push(MetadataRecord::BrokerFence { broker_id, broker_epoch, fenced: false, stopping: false });
     let leaderless = |record: &PartitionRecord| record.leader < 0 && record.replicas.contains(&broker_id);
     for_each(image, defaults, leaderless, out, |record, rules| {
-        settle(record, record.clone(), rules, |id| id == broker_id || may_lead(image, id))
+        settle(record, record.clone(), rules, |id| {
+            (id == broker_id && !image.is_offline(tp_of(record), id)) || may_lead_of(image, record)(id)
+        })
     });
 }
 
@@ -146,7 +159,7 @@ fn lose(image: &MetadataImage, defaults: &Defaults, gone: BrokerId, out: &mut Ve
     for_each(image, defaults, touched, out, |record, rules| {
         let mut target = record.clone();
         target.isr.retain(|id| *id != gone);
-        settle(record, target, rules, |id| id != gone && may_lead(image, id))
+        settle(record, target, rules, |id| id != gone && may_lead_of(image, record)(id))
     });
 }
 
@@ -157,7 +170,8 @@ fn hand_over(image: &MetadataImage, defaults: &Defaults, stopping: BrokerId, out
         let mut target = record.clone();
         target.isr.retain(|id| *id != stopping);
         let clean = Rules { unclean: false, ..rules };
-        settle(record, target, clean, |id| id != stopping && may_lead(image, id)).filter(|next| next.leader >= 0)
+        settle(record, target, clean, |id| id != stopping && may_lead_of(image, record)(id))
+            .filter(|next| next.leader >= 0)
     });
 }
 

@@ -8,7 +8,7 @@
 //! eligible (KIP-966), because nothing above its log can have been acknowledged to a producer that asked for all; the
 //! leader epoch rises with every change of leader and every end of a reassignment, the partition epoch with every change.
 
-use strandline_protocol::ids::BrokerId;
+use strandline_protocol::ids::{BrokerId, TopicPartition};
 
 use super::Defaults;
 use crate::image::MetadataImage;
@@ -41,8 +41,18 @@ impl Rules {
 }
 
 /// Whether a broker may be given leaderships now.
-pub(super) fn may_lead(image: &MetadataImage, id: BrokerId) -> bool {
+fn may_lead(image: &MetadataImage, id: BrokerId) -> bool {
     image.brokers.get(&id).is_some_and(|b| !b.fenced && !b.stopping)
+}
+
+pub(super) fn tp_of(record: &PartitionRecord) -> TopicPartition {
+    TopicPartition { topic_id: record.topic_id, partition: record.partition }
+}
+
+/// Whether a broker may be given the leadership of this partition now.
+pub(super) fn may_lead_of<'a>(image: &'a MetadataImage, record: &PartitionRecord) -> impl Fn(BrokerId) -> bool + 'a {
+    let tp = tp_of(record);
+    move |id| may_lead(image, id) && !image.is_offline(tp, id)
 }
 
 /// Brings a changed record into order: eligible replicas, leader, epochs. `target` is `before` with another in-sync set,

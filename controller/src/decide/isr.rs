@@ -7,7 +7,7 @@ use strandline_protocol::ids::{BrokerEpoch, BrokerId};
 
 use super::Defaults;
 use super::brokers::check_epoch;
-use super::election::{Rules, finish, may_lead, settle};
+use super::election::{Rules, finish, may_lead_of, settle};
 use crate::image::MetadataImage;
 use crate::record::{MetadataRecord, PartitionRecord};
 use crate::request::{IsrChange, Refused};
@@ -63,16 +63,20 @@ fn alter_one<'a>(
     if !isr.contains(&broker_id) || isr.iter().any(|id| !record.replicas.contains(id)) {
         return refuse(ErrorCode::InvalidRequest, format!("{isr:?} is no in-sync set of {:?}", record.replicas));
     }
-    if let Some(dead) = isr.iter().find(|id| !record.isr.contains(id) && !may_lead(image, **id)) {
-        return refuse(ErrorCode::IneligibleReplica, format!("broker {dead} is fenced or stopping"));
+    let may_lead = may_lead_of(image, record);
+    if let Some(dead) = isr.iter().find(|id| !record.isr.contains(id) && !may_lead(**id)) {
+        return refuse(
+            ErrorCode::IneligibleReplica,
+            format!("broker {dead} is fenced, stopping or without the replica"),
+        );
     }
     let rules = Rules::of(image, defaults, &topic.name);
     // Kept in the order of the replicas, so that the record does not depend on the order of the request.
     let isr = record.replicas.iter().copied().filter(|id| isr.contains(id)).collect();
     let target = PartitionRecord { isr, ..record.clone() };
-    let next = settle(record, target, rules, |id| id == broker_id || may_lead(image, id));
+    let next = settle(record, target, rules, |id| id == broker_id || may_lead(id));
     let settled = next.as_ref().unwrap_or(record);
-    let ended = end_reassignment(settled, rules, |id| may_lead(image, id));
+    let ended = end_reassignment(settled, rules, &may_lead);
     Ok((record, ended.map(|target| renumber(record, target)).or(next)))
 }
 

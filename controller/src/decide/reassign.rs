@@ -8,7 +8,7 @@ use strandline_protocol::ids::BrokerId;
 
 use super::Defaults;
 use super::brokers::for_each;
-use super::election::{Rules, finish, may_lead, settle};
+use super::election::{Rules, finish, may_lead_of, settle};
 use super::isr::end_reassignment;
 use super::partitions::check_assignment;
 use crate::image::{MetadataImage, PartitionImage};
@@ -76,8 +76,8 @@ fn begin(
     target.adding = wanted.iter().copied().filter(|id| !original.contains(id)).collect();
     target.removing = original.iter().copied().filter(|id| !wanted.contains(id)).collect();
     target.replicas = wanted.iter().chain(&target.removing).copied().collect();
-    let moving = settle(record, target.clone(), rules, |id| may_lead(image, id)).unwrap_or(target);
-    let ended = end_reassignment(&moving, rules, |id| may_lead(image, id));
+    let moving = settle(record, target.clone(), rules, may_lead_of(image, record)).unwrap_or(target);
+    let ended = end_reassignment(&moving, rules, may_lead_of(image, record));
     Ok(finish(record, ended.unwrap_or(moving)))
 }
 
@@ -94,7 +94,7 @@ fn cancel(image: &MetadataImage, record: &PartitionRecord, rules: Rules) -> Resu
         let message = "None of the original replicas is in sync: the move cannot be cancelled now.";
         return Err(Refused::new(ErrorCode::InvalidReplicaAssignment, message));
     }
-    let settled = settle(record, target.clone(), rules, |id| may_lead(image, id));
+    let settled = settle(record, target.clone(), rules, may_lead_of(image, record));
     Ok(finish(record, settled.unwrap_or(target)))
 }
 
@@ -140,7 +140,7 @@ fn elect_one(
             if record.leader == preferred {
                 return Err(not_needed());
             }
-            if !record.isr.contains(&preferred) || !may_lead(image, preferred) {
+            if !record.isr.contains(&preferred) || !may_lead_of(image, record)(preferred) {
                 let message = format!("The preferred leader {preferred} is not in sync or not available.");
                 return Err(Refused::new(ErrorCode::PreferredLeaderNotAvailable, message));
             }
@@ -152,7 +152,7 @@ fn elect_one(
                 return Err(not_needed());
             }
             let rules = Rules { unclean: true, ..rules };
-            settle(record, record.clone(), rules, |id| may_lead(image, id)).ok_or_else(|| {
+            settle(record, record.clone(), rules, may_lead_of(image, record)).ok_or_else(|| {
                 let message = "No replica of the partition is available.";
                 Refused::new(ErrorCode::EligibleLeadersNotAvailable, message)
             })
