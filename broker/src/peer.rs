@@ -75,10 +75,19 @@ impl Peers {
     }
 }
 
+/// Whether the other side has not closed the connection, as far as is known here. Nothing is expected on it.
+fn is_open(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
 #[async_trait]
 impl RaftTransport for Peers {
     async fn call(&self, _: NodeId, address: &str, message: Vec<u8>, deadline: Duration) -> io::Result<Vec<u8>> {
-        let idle = self.idle.lock().get_mut(address).and_then(Vec::pop);
+        let idle = self.idle.lock().get_mut(address).and_then(|kept| {
+            // What was closed meanwhile is known to be: no message is lost in it.
+            kept.retain(is_open);
+            kept.pop()
+        });
         let work = async {
             // A kept connection may have been closed meanwhile: then the message has not arrived, and a new one is made.
             let (mut stream, kept) = match idle {
@@ -87,7 +96,8 @@ impl RaftTransport for Peers {
             };
             let answer = match Peers::exchange(&mut stream, &message).await {
                 Err(error) if kept && error.kind() != io::ErrorKind::InvalidData => {
-                    stream = Peers::connect(address).await?;
+                    // If nobody is there any more, it may have arrived all the same.
+                    stream = Peers::connect(address).await.map_err(|_| error)?;
                     Peers::exchange(&mut stream, &message).await
                 }
                 other => other,
