@@ -57,8 +57,29 @@ enum Command {
 /// A command's failure, as it is printed: what went wrong and what to do next.
 type CommandResult = Result<ExitCode, Box<dyn std::error::Error>>;
 
-/// Runs a command to its end.
+/// Runs a command to its end. Who reads its output may stop reading: then there is nobody to tell anything, and the command
+/// ends without a word.
 pub fn run(cli: Cli) -> ExitCode {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !is_closed_output(info.payload()) {
+            told(info);
+        }
+    }));
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| carry_out(cli))) {
+        Ok(code) => code,
+        Err(payload) if is_closed_output(&*payload) => ExitCode::SUCCESS,
+        Err(payload) => std::panic::resume_unwind(payload),
+    }
+}
+
+/// Whether a panic is `println!`'s, about a pipe that nobody reads.
+fn is_closed_output(payload: &(dyn std::any::Any + Send)) -> bool {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe"))
+}
+
+fn carry_out(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Dev(args) => dev::run(args),
         Command::Server(args) => server::run(args),
@@ -70,7 +91,13 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Cluster(args) => cluster::run(args),
         Command::Tier(args) => tier_check::run(args),
     };
+    let closed = |error: &(dyn std::error::Error + 'static)| {
+        error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    };
     outcome.unwrap_or_else(|error| {
+        if closed(&*error) {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("strandline: {error}");
         ExitCode::FAILURE
     })

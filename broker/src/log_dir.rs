@@ -6,7 +6,7 @@
 //! mark is believed once, and gone before the first append.
 //! A crash leaves older checkpoints: recovery then reads more, and nothing is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use strandline_log::file_cache::FileCache;
 
 use crate::config::Properties;
 use crate::flush::Flusher;
+use crate::replication::losses::Losses;
 
 const LOCK: &str = ".lock";
 const META: &str = "meta.properties";
@@ -114,7 +115,9 @@ impl LockedDir {
             disk: self.disk,
             flusher,
             start,
+            losses: Arc::default(),
             offline: Mutex::new(None),
+            forgotten: Mutex::default(),
             written: Mutex::default(),
             _lock: self.lock,
             path,
@@ -148,7 +151,11 @@ pub struct LogDirectory {
     pub files: Arc<FileCache>,
     pub flusher: Flusher,
     pub start: StartCheckpoints,
+    /// Hears of failures and damage.
+    pub losses: Arc<Losses>,
     offline: Mutex<Option<String>>,
+    /// Partitions whose logs have begun anew since the start.
+    forgotten: Mutex<BTreeSet<TopicPartitionKey>>,
     /// What the checkpoint files hold.
     written: Mutex<BTreeMap<TopicPartitionKey, CheckpointedOffsets>>,
     _lock: Box<dyn DirLock>,
@@ -168,6 +175,8 @@ impl LogDirectory {
                 "the log directory is offline: its partitions are not served until the disk is repaired and the node restarted"
             );
             *offline = Some(reason.to_owned());
+            drop(offline);
+            self.losses.directory_failed();
         }
     }
 
@@ -192,6 +201,17 @@ impl LogDirectory {
         write(HIGH_WATERMARK_CHECKPOINT, |o| o.high_watermark)?;
         written.clone_from(all);
         Ok(())
+    }
+
+    /// Says that what the checkpoints hold of a partition is not true any more: its log begins anew.
+    pub fn forget_checkpoints(&self, key: &TopicPartitionKey) {
+        self.forgotten.lock().insert(key.clone());
+    }
+
+    /// What the last process left of a partition; 0 if nothing, or if the log has begun anew since.
+    pub fn at_start(&self, key: &TopicPartitionKey, of: fn(&StartCheckpoints) -> &OffsetCheckpoint) -> i64 {
+        let known = !self.forgotten.lock().contains(key);
+        of(&self.start).get(key).copied().filter(|_| known).unwrap_or(0)
     }
 
     /// Replaces the checkpoint of compaction.

@@ -318,6 +318,11 @@ fn node(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
         count(offline),
     )?;
     page.gauge("kafka_log_logmanager_offlinelogdirectorycount", "Log directories offline", count(dirs))?;
+    page.counter(
+        "strandline_log_damaged_logs",
+        "Logs that were found damaged",
+        broker.partitions.losses().damaged_count(),
+    )?;
     page.gauge(
         "kafka_server_fetchsessioncache_numincrementalfetchsessions",
         "Fetch sessions",

@@ -8,6 +8,8 @@
 //! A crash at any point is a crash of the parts; see their modules.
 
 mod following;
+mod joining;
+mod registration;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,9 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use strandline_controller::decide::Defaults;
-use strandline_controller::record::Endpoint;
-use strandline_controller::request::{CreatedTopic, Heartbeat, NewTopic, Refused, RegisterBroker, Request, Response};
-use strandline_controller::{ControllerHandle, ControllerOptions, Formation};
+use strandline_controller::request::{CreatedTopic, NewTopic, Refused, Request, Response};
+use strandline_controller::{ControllerHandle, ControllerOptions};
 use strandline_disk::{Disk, Workers};
 use strandline_log::file_cache::FileCache;
 use strandline_protocol::error_code::ErrorCode;
@@ -29,6 +30,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use self::following::{Roles, follow_image};
+use self::registration::{register_first, start_heartbeats, until_registered, until_unfenced};
 use crate::api::Api;
 use crate::broker::Broker;
 use crate::config::{Listener, NodeConfig};
@@ -39,7 +41,8 @@ use crate::net::{BindError, Limits, ListenerTask, ReservedPort, bind, bind_in, r
 use crate::offsets_log::LocalOffsets;
 use crate::partitions::Partitions;
 use crate::peer::{ControllerListener, Peers};
-use crate::replication::isr;
+use crate::replication::losses::Losses;
+use crate::replication::{isr, losses};
 use crate::shutdown::stopped;
 use crate::tier::{Tier, TierError, TierTasks, TopicDeletion};
 use crate::{admin_http, auto_topics, clock, housekeeping};
@@ -57,6 +60,10 @@ const BEAT_SOON: Duration = Duration::from_millis(20);
 /// A stopping node waits so long for others to take over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 const HAND_OVER_LOOK: Duration = Duration::from_millis(10);
+/// A stopping node whose heartbeats are not answered for so long waits no more.
+const UNHEARD_MAX: Duration = Duration::from_secs(1);
+/// The broker epoch of a node that is no broker.
+const NO_EPOCH: i64 = -1;
 /// Tasks get this long to end after the ports are closed.
 const STOP_TASKS: Duration = Duration::from_secs(3);
 
@@ -77,8 +84,6 @@ pub enum NodeError {
     Refused(#[from] Refused),
     #[error("the log directories belong to different clusters ({0} and {1}); use directories of one cluster")]
     MixedClusters(String, String),
-    #[error("process.roles={0} is not served by this version: a node is broker and controller in one")]
-    Roles(&'static str),
 }
 
 fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> NodeError {
@@ -93,11 +98,18 @@ pub struct Node {
     pub admin: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
-    listeners: JoinSet<()>,
+    running: Running,
     controller_listeners: JoinSet<()>,
+    control: Option<Control>,
+}
+
+/// What a broker runs besides its controller.
+struct Running {
+    listeners: JoinSet<()>,
     tasks: JoinSet<()>,
     housekeeping: Option<(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>)>,
-    control: Option<Control>,
+    /// Whether the broker is unfenced, and whether it may stop, as of the last heartbeat that was answered.
+    heard: Option<watch::Receiver<(bool, bool)>>,
 }
 
 /// A runtime for the controller, its listener and the heartbeats, with a thread of its own; or the node's.
@@ -139,7 +151,11 @@ pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
 
 /// Starts a node in any environment.
 pub async fn start_in(mut config: NodeConfig, environment: Environment) -> Result<Node, NodeError> {
-    check_roles(&config)?;
+    if !config.roles.broker {
+        // It hosts nothing: its one directory is that of the metadata.
+        config.log_dirs = vec![config.metadata_dir.clone()];
+        config.remote_storage = false;
+    }
     let locked = lock_dirs(&config, &environment.disk)?;
     // The ports are taken first, so that a busy one is told before anything is changed, and opened last.
     let listeners = reserve_all(&environment, &config.listeners)?;
@@ -151,7 +167,11 @@ pub async fn start_in(mut config: NodeConfig, environment: Environment) -> Resul
     let control = Control::start(&environment.workers)?;
     let (controller, controller_listeners) = start_controller(&config, &environment, &control, &stop).await?;
     let known = cluster_of(&locked)?.or_else(|| config.cluster_id.clone());
-    let (epoch, cluster_id) = register_first(&config, &controller, known).await?;
+    let (epoch, cluster_id) = if config.roles.broker {
+        register_first(&config, &controller, known).await?
+    } else {
+        (NO_EPOCH, joining::name_cluster(&controller, known).await?)
+    };
     let (meta, dirs) = open_dirs(&config, locked, cluster_id, &environment.workers)?;
     let config = Arc::new(config);
     let tier = start_tier(&config, &meta, &dirs, &controller, &environment)?;
@@ -163,55 +183,64 @@ pub async fn start_in(mut config: NodeConfig, environment: Environment) -> Resul
     let broker =
         Broker::new(Arc::clone(&config), controller, partitions, tier, groups, epoch, admin_url, environment.network);
     let broker = Arc::new(broker);
-    import_topics(&broker).await?;
+    let mut running = Running { tasks: JoinSet::new(), listeners: JoinSet::new(), housekeeping: None, heard: None };
+    let stopping = Arc::new(AtomicBool::new(false));
+    if broker.config.roles.broker {
+        start_broker(&broker, &mut running, &environment.workers, &stop).await?;
+    } else {
+        let updates = broker.controller.subscribe();
+        let roles = roles(&broker, &stop);
+        running.tasks.spawn(follow_image(roles, broker.image().index, updates, stop.subscribe()));
+        running.tasks.spawn(losses::run(Arc::clone(&broker), stop.subscribe()));
+    }
+    if let Some(listener) = admin {
+        running.tasks.spawn(admin_http::serve(listener, Arc::clone(&broker), stop.subscribe()));
+    }
+    if broker.config.roles.broker {
+        running.heard = Some(start_heartbeats(&broker, &control, &meta, &stopping, &stop));
+        until_unfenced(&broker, running.heard.clone()).await?;
+        running.listeners = serve(&broker, listeners, &stop)?;
+    }
+    let admin = admin_address;
+    Ok(Node { broker, addresses, admin, stop, stopping, running, controller_listeners, control: Some(control) })
+}
+
+fn roles(broker: &Arc<Broker>, stop: &watch::Sender<bool>) -> Roles {
+    Roles { broker: Arc::clone(broker), tier_tasks: TierTasks::new(Arc::clone(broker)), stop: stop.subscribe() }
+}
+
+/// Opens what this node hosts, and starts the tasks of a broker.
+async fn start_broker(
+    broker: &Arc<Broker>,
+    running: &mut Running,
+    workers: &Workers,
+    stop: &watch::Sender<bool>,
+) -> Result<(), NodeError> {
+    import_topics(broker).await?;
+    until_registered(broker).await;
     let updates = broker.controller.subscribe();
     let image = broker.image();
-    block_in_place(|| broker.partitions.open_all(&image, &environment.workers));
-    let mut tasks = JoinSet::new();
-    let tier_tasks = TierTasks::new(Arc::clone(&broker));
-    let roles = Roles { broker: Arc::clone(&broker), tier_tasks: Arc::clone(&tier_tasks), stop: stop.subscribe() };
+    block_in_place(|| broker.partitions.open_all(&image, workers));
+    losses::tell_at_start(broker).await;
+    let roles = roles(broker, stop);
+    let tier_tasks = Arc::clone(&roles.tier_tasks);
     roles.take(broker.partitions.take_roles(&image));
     broker.set_applied(image.index);
+    let tasks = &mut running.tasks;
     tasks.spawn(follow_image(roles, image.index, updates, stop.subscribe()));
-    tasks.spawn(isr::run(Arc::clone(&broker), stop.subscribe()));
+    tasks.spawn(isr::run(Arc::clone(broker), stop.subscribe()));
+    tasks.spawn(losses::run(Arc::clone(broker), stop.subscribe()));
     if broker.tier.is_some() {
         tasks.spawn(tier_tasks.run(stop.subscribe()));
     }
-    tasks.spawn(TopicDeletion::new(Arc::clone(&broker)).run(stop.subscribe()));
+    tasks.spawn(TopicDeletion::new(Arc::clone(broker)).run(stop.subscribe()));
     tasks.spawn(Arc::clone(&broker.groups).run(stop.subscribe()));
-    let housekeeping = if environment.workers.are_threads() {
-        Some(start_housekeeping(&broker)?)
+    if workers.are_threads() {
+        running.housekeeping = Some(start_housekeeping(broker)?);
     } else {
-        tasks.spawn(housekeeping::run_as_task(Arc::clone(&broker), stop.subscribe()));
-        None
-    };
-    if let Some(listener) = admin {
-        tasks.spawn(admin_http::serve(listener, Arc::clone(&broker), stop.subscribe()));
+        running.tasks.spawn(housekeeping::run_as_task(Arc::clone(broker), stop.subscribe()));
     }
-    let stopping = Arc::new(AtomicBool::new(false));
-    let unfenced = start_heartbeats(&broker, &control, &meta, &stopping, &stop);
-    until_unfenced(&broker, unfenced).await?;
-    let listeners = serve(&broker, listeners, &stop)?;
-    Ok(Node {
-        broker,
-        addresses,
-        admin: admin_address,
-        stop,
-        stopping,
-        listeners,
-        controller_listeners,
-        tasks,
-        housekeeping,
-        control: Some(control),
-    })
-}
-
-fn check_roles(config: &NodeConfig) -> Result<(), NodeError> {
-    match (config.roles.broker, config.roles.controller) {
-        (true, true) => Ok(()),
-        (true, false) => Err(NodeError::Roles("broker")),
-        _ => Err(NodeError::Roles("controller")),
-    }
+    Ok(())
 }
 
 fn lock_dirs(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Vec<LockedDir>, NodeError> {
@@ -241,10 +270,13 @@ fn open_dirs(
 ) -> Result<(Meta, Vec<Arc<LogDirectory>>), NodeError> {
     let files = FileCache::FILES_DEFAULT / locked.len().max(1);
     let mut dirs = Vec::with_capacity(locked.len());
+    let losses = Arc::<Losses>::default();
     let mut meta = Meta { cluster_id, node_id: config.node_id, directory_id: String::new() };
     for dir in locked {
         meta.directory_id = uuid_to_base64(Uuid::new_v4());
-        dirs.push(Arc::new(dir.open(&meta, files, workers)?));
+        let mut opened = dir.open(&meta, files, workers)?;
+        opened.losses = Arc::clone(&losses);
+        dirs.push(Arc::new(opened));
     }
     Ok((meta, dirs))
 }
@@ -306,43 +338,32 @@ async fn start_controller(
     let joined =
         |error: tokio::task::JoinError| NodeError::Io { what: "the controller", source: io::Error::other(error) };
     let controller = control.runtime.spawn(strandline_controller::start(options)).await.map_err(joined)??;
-    let listeners = serve_controllers(config, environment, &controller, control, stop)?;
-    let (handle, formation) = (controller.clone(), formation(config));
+    let (listeners, bound) = serve_controllers(config, environment, &controller, control, stop)?;
+    let (handle, formation) = (controller.clone(), joining::formation(config, bound));
     control.runtime.spawn(async move { handle.form(formation).await }).await.map_err(joined)??;
     Ok((controller, listeners))
 }
 
-/// How this node comes to its cluster: by ids, or by addresses, or alone.
-fn formation(config: &NodeConfig) -> Formation {
-    if config.bootstrap_controllers.len() > 1 && config.voters.len() == 1 {
-        let own = config.controller_listeners.first().map_or(0, |l| l.port);
-        let own_address = config.bootstrap_controllers.iter().find(|a| is_own(a, config, own));
-        let own_address = own_address.cloned().unwrap_or_default();
-        return Formation::Bootstrap { own_address, bootstrap: config.bootstrap_controllers.clone() };
-    }
-    Formation::Voters(config.voters.clone())
-}
-
-/// Whether a controller's address is this node's: its port and, where it says one, a host of this node.
-fn is_own(address: &str, config: &NodeConfig, port: u16) -> bool {
-    let Some((host, p)) = address.rsplit_once(':') else { return false };
-    let hosts =
-        config.controller_listeners.iter().chain(&config.listeners).chain(&config.advertised).map(|l| l.host.as_str());
-    p.parse() == Ok(port) && hosts.into_iter().any(|h| h == host)
-}
-
-/// Serves the controller listeners, on the controller's thread. A node whose listener has no port of its own is alone.
+/// Serves the controller listeners, on the controller's thread; where the first of them is. A node whose listener has no
+/// port of its own is alone. A broker that is no controller has a port for what controllers send it: the one that it is
+/// given, else any.
 fn serve_controllers(
     config: &NodeConfig,
     environment: &Environment,
     controller: &ControllerHandle,
     control: &Control,
     stop: &watch::Sender<bool>,
-) -> Result<JoinSet<()>, NodeError> {
+) -> Result<(JoinSet<()>, Option<SocketAddr>), NodeError> {
     let _runtime = control.runtime.enter();
-    let mut tasks = JoinSet::new();
-    for listener in config.controller_listeners.iter().filter(|l| l.port != 0) {
+    let (mut tasks, mut first) = (JoinSet::new(), None);
+    let mut wanted: Vec<Listener> = config.controller_listeners.iter().filter(|l| l.port != 0).cloned().collect();
+    if !config.roles.controller && wanted.is_empty() {
+        let host = config.listeners.iter().find(|l| l.name == config.inter_broker_listener).map(|l| l.host.clone());
+        wanted.push(Listener { name: "CONTROLLER".to_owned(), host: host.unwrap_or_default(), port: 0 });
+    }
+    for listener in wanted {
         let bound = bind_in(&environment.network, &listener.host, listener.port)?;
+        first = first.or(bound.local_addr().map_err(io_error("controller port"))?);
         let task = ListenerTask {
             name: Arc::from(listener.name.as_str()),
             listener: bound,
@@ -352,50 +373,7 @@ fn serve_controllers(
         };
         tasks.spawn_on(task.run(stop.subscribe()), &control.runtime);
     }
-    Ok(tasks)
-}
-
-/// Registers, and learns the cluster's id. A node whose directories are new takes the id that the cluster has; the first
-/// one of all gives it.
-async fn register_first(
-    config: &NodeConfig,
-    controller: &ControllerHandle,
-    known: Option<String>,
-) -> Result<(i64, String), NodeError> {
-    let of_image = || controller.image().cluster_id.as_ref().map(ToString::to_string);
-    let mut proposed = known.clone().or_else(of_image).unwrap_or_else(|| uuid_to_base64(Uuid::new_v4()));
-    loop {
-        match register(config, controller, &proposed).await {
-            Ok(epoch) => return Ok((epoch, proposed)),
-            Err(NodeError::Refused(refused)) if refused.code == ErrorCode::InconsistentClusterId && known.is_none() => {
-                // Another new node was first.
-                tokio::time::sleep(BEAT_SOON).await;
-                proposed = of_image().unwrap_or(proposed);
-            }
-            Err(NodeError::Refused(refused)) if refused.code == ErrorCode::UnknownServerError => {
-                tracing::info!(%refused, "not registered yet");
-                tokio::time::sleep(BEAT_SOON).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-async fn register(config: &NodeConfig, controller: &ControllerHandle, cluster_id: &str) -> Result<i64, NodeError> {
-    let endpoints =
-        config.advertised.iter().map(|l| Endpoint { listener: l.name.clone(), host: l.host.clone(), port: l.port });
-    let request = Request::RegisterBroker(RegisterBroker {
-        broker_id: config.node_id,
-        cluster_id: cluster_id.to_owned(),
-        incarnation: Uuid::new_v4(),
-        endpoints: endpoints.collect(),
-        rack: config.rack.clone(),
-    });
-    match controller.request(request).await {
-        Ok(Response::RegisterBroker(outcome)) => Ok(outcome?),
-        Ok(_) => Err(Refused::new(ErrorCode::UnknownServerError, "unexpected answer").into()),
-        Err(error) => Err(Refused::new(ErrorCode::UnknownServerError, error.to_string()).into()),
-    }
+    Ok((tasks, first))
 }
 
 fn start_tier(
@@ -467,61 +445,6 @@ fn tell_imported(name: &str, outcome: Result<CreatedTopic, Refused>) {
     }
 }
 
-/// Sends signs of life until the node has stopped. The receiver hears whether the broker is unfenced, and whether it may
-/// stop.
-fn start_heartbeats(
-    broker: &Arc<Broker>,
-    control: &Control,
-    meta: &Meta,
-    stopping: &Arc<AtomicBool>,
-    stop: &watch::Sender<bool>,
-) -> watch::Receiver<(bool, bool)> {
-    let (state, heard) = watch::channel((false, false));
-    let (broker, stopping, meta, mut stop) = (Arc::clone(broker), Arc::clone(stopping), meta.clone(), stop.subscribe());
-    control.runtime.spawn(async move {
-        loop {
-            let beat = Heartbeat {
-                broker_id: broker.config.node_id,
-                broker_epoch: broker.epoch(),
-                applied_index: broker.applied(),
-                ready: true,
-                want_shutdown: stopping.load(Ordering::Acquire),
-            };
-            let mut pause = broker.config.broker_heartbeat_interval;
-            match broker.controller.request(Request::Heartbeat(beat)).await {
-                Ok(Response::Heartbeat(Ok(answer))) => {
-                    state.send_replace((!answer.fenced, answer.may_stop));
-                    if answer.fenced || beat.want_shutdown {
-                        pause = BEAT_SOON;
-                    }
-                }
-                Ok(Response::Heartbeat(Err(refused))) => {
-                    tracing::warn!(%refused, "the controller does not know this registration: registering again");
-                    match register(&broker.config, &broker.controller, &meta.cluster_id).await {
-                        Ok(epoch) => broker.set_epoch(epoch),
-                        Err(error) => tracing::warn!(%error, "not registered"),
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => tracing::debug!(%error, "a heartbeat was not answered"),
-            }
-            tokio::select! {
-                () = stopped(&mut stop) => return,
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    });
-    heard
-}
-
-/// Waits until the controller counts this broker in, and what it leads is led here.
-async fn until_unfenced(broker: &Arc<Broker>, mut heard: watch::Receiver<(bool, bool)>) -> Result<(), NodeError> {
-    let unfenced = heard.wait_for(|(unfenced, _)| *unfenced).await.map(drop);
-    unfenced.map_err(|_| Refused::new(ErrorCode::UnknownServerError, "the heartbeats have ended"))?;
-    broker.catch_up().await;
-    Ok(())
-}
-
 fn start_housekeeping(
     broker: &Arc<Broker>,
 ) -> Result<(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>), NodeError> {
@@ -568,21 +491,26 @@ fn serve(
 }
 
 impl Node {
+    /// Done when the node has lost every log directory, or its metadata log, and has to stop.
+    pub async fn storage_lost(&self) {
+        self.broker.partitions.losses().nothing_left().await;
+    }
+
     /// Stops in order: leaderships are handed over, nothing that was acknowledged is lost, and the next start need not
     /// recover.
     pub async fn stop(mut self) {
         self.stopping.store(true, Ordering::Release);
         self.hand_over().await;
         self.stop.send_replace(true);
-        while self.listeners.join_next().await.is_some() {}
+        while self.running.listeners.join_next().await.is_some() {}
         let ended = tokio::time::timeout(STOP_TASKS, async {
             // The task that follows the image ends with the controller.
-            while self.tasks.len() > 1 && self.tasks.join_next().await.is_some() {}
+            while self.running.tasks.len() > 1 && self.running.tasks.join_next().await.is_some() {}
         });
         if ended.await.is_err() {
             tracing::warn!("a task did not end in time; what it was doing goes on at the next start");
         }
-        if let Some((sender, thread)) = self.housekeeping.take() {
+        if let Some((sender, thread)) = self.running.housekeeping.take() {
             drop(sender);
             if block_in_place(|| thread.join()).is_err() {
                 tracing::error!("the housekeeping thread panicked");
@@ -590,7 +518,7 @@ impl Node {
         }
         block_in_place(|| self.broker.partitions.close());
         self.broker.controller.shutdown().await;
-        self.tasks.shutdown().await;
+        self.running.tasks.shutdown().await;
         self.controller_listeners.shutdown().await;
         if let Some(control) = self.control.take() {
             block_in_place(|| control.stop());
@@ -608,8 +536,19 @@ impl Node {
             image.partitions.values().any(|p| p.record.leader == me && p.record.isr.iter().any(|id| *id != me))
         };
         let said = || self.broker.image().brokers.get(&me).is_none_or(|b| b.stopping);
+        let (mut heard, mut answered) = (self.running.heard.clone(), tokio::time::Instant::now());
         while takers() && (!said() || leads()) && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(HAND_OVER_LOOK).await;
+            let news = heard.as_mut().is_some_and(|h| h.has_changed().unwrap_or(false));
+            if news {
+                heard.as_mut().map(watch::Receiver::mark_unchanged);
+                answered = tokio::time::Instant::now();
+            }
+            if answered.elapsed() > UNHEARD_MAX {
+                // Most of the others stop too: nobody is left to decide.
+                tracing::info!("no active controller answers: leaderships are not handed over");
+                return;
+            }
         }
     }
 }

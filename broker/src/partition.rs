@@ -63,6 +63,8 @@ pub struct Partition {
     /// False while the partition takes over what the tier has (rule 3 of the remote log protocol).
     ready: AtomicBool,
     failed: AtomicBool,
+    /// A read found bytes that were never written.
+    damaged: AtomicBool,
     /// Mirrors of the log's, for those who wait: the high watermark, and the end of what is durable here.
     high_watermark: AtomicI64,
     durable_end: AtomicI64,
@@ -118,6 +120,7 @@ impl Partition {
             role: Mutex::new(Role::Idle),
             ready: AtomicBool::new(true),
             failed: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
             high_watermark: AtomicI64::new(high_watermark),
             durable_end: AtomicI64::new(recovery_point),
             flush_state: AtomicU8::new(FLUSH_IDLE),
@@ -426,10 +429,34 @@ impl Partition {
                 let code = error.error_code();
                 if code == ErrorCode::KafkaStorageError {
                     tracing::error!(partition = %self.name(), offset, %error, "a local read failed");
+                    self.read_failed(&error);
                 }
                 ReadRefused::Code(code)
             }
         }
+    }
+
+    /// The disk is broken, or what it holds: the first takes its directory out of service, the second this log.
+    fn read_failed(&self, error: &ReadError) {
+        let of_disk = matches!(error, ReadError::Io(io) if is_disk_failure(io));
+        if of_disk {
+            self.dir.fail(&format!("{}: {error}", self.name()));
+        } else if error.is_damage() {
+            self.found_damaged(error);
+        }
+    }
+
+    /// Bytes of the log are not those that were written: somebody else is to lead, and this log to be dropped.
+    pub fn found_damaged(&self, damage: &dyn std::error::Error) {
+        if !self.damaged.swap(true, Ordering::AcqRel) {
+            tracing::error!(partition = %self.name(), error = %damage, "the log is damaged: another replica is to lead");
+            self.dir.losses.damaged(self.tp);
+        }
+    }
+
+    /// Whether a read found the log damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
     }
 
     /// Whether this node leads the partition.
@@ -518,6 +545,13 @@ impl Partition {
         let pointer = self.pointer();
         (pointer.state == PointerState::Open).then_some(pointer.highest_copied_offset)
     }
+}
+
+/// Errors that say that the device, or its file system, does not work any more; too many open files, for one, do not.
+fn is_disk_failure(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    const FAILURES: [Errno; 5] = [Errno::IO, Errno::NXIO, Errno::NODEV, Errno::ROFS, Errno::UCLEAN];
+    Errno::from_io_error(error).is_some_and(|errno| FAILURES.contains(&errno))
 }
 
 type Waiters = Mutex<Vec<std::sync::Weak<Notify>>>;

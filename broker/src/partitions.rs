@@ -19,7 +19,7 @@ use strandline_controller::record::{MetadataRecord, ResourceType};
 use strandline_disk::Workers;
 use strandline_log::checkpoint::TopicPartitionKey;
 use strandline_log::partition_metadata::read as read_topic_id;
-use strandline_log::{Log, LogOptions};
+use strandline_log::{Log, LogOptions, OpenError};
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{TopicId, TopicPartition};
 use strandline_protocol::remote_pointer::PointerState;
@@ -28,6 +28,7 @@ use crate::clock;
 use crate::config::NodeConfig;
 use crate::log_dir::{CheckpointedOffsets, LogDirectory};
 use crate::partition::{Partition, ReadFrom};
+use crate::replication::losses::Losses;
 use crate::tier::Tier;
 use crate::topic_configs;
 
@@ -60,6 +61,8 @@ pub struct Partitions {
     found: Mutex<HashMap<String, usize>>,
     /// Directories to be removed at their time.
     doomed: Mutex<Vec<Doomed>>,
+    /// Logs that were damaged and begin anew, until the controller is told.
+    rebuilt: Mutex<Vec<TopicPartition>>,
 }
 
 /// A renamed directory of a deleted topic.
@@ -84,11 +87,31 @@ impl Partitions {
             }
         }
         let (set, found) = (ArcSwap::from_pointee(Set::new()), Mutex::new(found));
-        Ok(Partitions { config, dirs, tier, set, known: ArcSwap::default(), found, doomed: Mutex::default() })
+        let (known, doomed, rebuilt) = (ArcSwap::default(), Mutex::default(), Mutex::default());
+        Ok(Partitions { config, dirs, tier, set, known, found, doomed, rebuilt })
     }
 
     pub fn dirs(&self) -> &[Arc<LogDirectory>] {
         &self.dirs
+    }
+
+    /// What this node has lost.
+    pub fn losses(&self) -> &Arc<Losses> {
+        &self.dirs[0].losses
+    }
+
+    /// Replicas that cannot be served: their directory is offline, or their log does not open.
+    pub fn offline(&self) -> Vec<TopicPartition> {
+        let lost = |hosted: &Hosted| match hosted {
+            Hosted::Open(p) => p.dir.is_offline(),
+            Hosted::Broken => true,
+        };
+        self.set.load().iter().filter(|(_, hosted)| lost(hosted)).map(|(tp, _)| *tp).collect()
+    }
+
+    /// Logs that were damaged and begin anew, since the last call.
+    pub fn take_rebuilt(&self) -> Vec<TopicPartition> {
+        std::mem::take(&mut *self.rebuilt.lock())
     }
 
     /// Partition directories found at start by topic: its id, and how many partitions it has. For topics that Kafka, or
@@ -253,7 +276,15 @@ impl Partitions {
         let Some(topic) = image.topics.get(&tp.topic_id) else {
             return Hosted::Broken;
         };
-        match self.try_open(image, topic, tp, p) {
+        let opened = self.try_open(image, topic, tp, p).or_else(|error| {
+            let damage = error.downcast_ref::<OpenError>().is_some_and(|e| !matches!(e, OpenError::Io { .. }));
+            if !damage {
+                return Err(error);
+            }
+            self.losses().count_damaged();
+            self.begin_anew(image, topic, tp, p, error)
+        });
+        match opened {
             Ok(partition) => Hosted::Open(Arc::new(partition)),
             Err(error) => {
                 tracing::error!(
@@ -263,6 +294,31 @@ impl Partitions {
                 Hosted::Broken
             }
         }
+    }
+
+    /// A damaged log is dropped if others have what it had: they are in sync, and this replica is not counted.
+    fn begin_anew(
+        &self,
+        image: &MetadataImage,
+        topic: &TopicImage,
+        tp: TopicPartition,
+        p: &PartitionImage,
+        damage: Box<dyn std::error::Error>,
+    ) -> Result<Partition, Box<dyn std::error::Error>> {
+        if p.record.isr.is_empty() || p.record.isr.contains(&self.config.node_id) {
+            return Err(damage);
+        }
+        let name = format!("{}-{}", topic.name, tp.partition);
+        let dir = self.place(&name, image, tp.topic_id)?;
+        tracing::error!(partition = name, error = %damage, in_sync = ?p.record.isr, "the log is damaged: it is dropped, and fetched from the leader or the bucket");
+        let aside = dir.path.join(format!("{name}.{}{DELETE_SUFFIX}", uuid::Uuid::new_v4().simple()));
+        dir.disk.rename(&dir.path.join(&name), &aside)?;
+        dir.disk.sync_dir(&dir.path)?;
+        dir.forget_checkpoints(&TopicPartitionKey { topic: topic.name.to_string(), partition: tp.partition });
+        self.rebuilt.lock().push(tp);
+        let opened = self.try_open(image, topic, tp, p)?;
+        dir.disk.remove_dir_all(&aside)?;
+        Ok(opened)
     }
 
     fn try_open(
@@ -277,15 +333,14 @@ impl Partitions {
         let config = Arc::new(topic_configs::of_topic(&self.config, image, &topic.name));
         let key = TopicPartitionKey { topic: topic.name.to_string(), partition: tp.partition };
         let tiered = p.pointer.state == PointerState::Open;
-        let checkpoint = |map: &BTreeMap<TopicPartitionKey, i64>| map.get(&key).copied().unwrap_or(0);
-        let log_start = checkpoint(&dir.start.log_starts);
+        let log_start = dir.at_start(&key, |start| &start.log_starts);
         let mut log = Log::open(LogOptions {
             dir: dir.path.join(&name),
             topic_id: tp.topic_id,
             files: Arc::clone(&dir.files),
             config,
             log_start_offset: if tiered { p.pointer.log_start_offset } else { log_start },
-            recovery_point: checkpoint(&dir.start.recovery_points),
+            recovery_point: dir.at_start(&key, |start| &start.recovery_points),
             clean_shutdown: dir.start.was_clean,
             now_ms: clock::now_ms(),
         })?;
@@ -306,11 +361,11 @@ impl Partitions {
         let end = log.offsets().log_end;
         // Alone, a node decides by itself; otherwise what lies above may be truncated.
         let alone = p.record.replicas.len() == 1;
-        let known = if alone { end } else { checkpoint(&dir.start.high_watermarks).min(end) };
+        let known = if alone { end } else { dir.at_start(&key, |start| &start.high_watermarks).min(end) };
         log.advance_high_watermark(known);
         let remote = self.tier.as_ref().map(|tier| tier.partition(&topic.name, tp));
         let me = self.config.node_id;
-        let clean_until = checkpoint(&dir.start.clean_until);
+        let clean_until = dir.at_start(&key, |start| &start.clean_until);
         let partition = Partition::new(me, tp, Arc::clone(&topic.name), dir, log, p.pointer, remote);
         partition.set_clean_until(clean_until);
         Ok(partition)

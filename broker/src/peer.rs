@@ -77,10 +77,25 @@ impl Peers {
     }
 }
 
+/// Whether the other side has not closed the connection, as far as is known here. Nothing is expected on it.
+fn is_open(stream: &mut Socket) -> bool {
+    match stream {
+        Socket::Tcp(stream) => {
+            matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        }
+        // A closed pipe is found out by the next message.
+        Socket::Simulated(_) => true,
+    }
+}
+
 #[async_trait]
 impl RaftTransport for Peers {
     async fn call(&self, _: NodeId, address: &str, message: Vec<u8>, deadline: Duration) -> io::Result<Vec<u8>> {
-        let idle = self.idle.lock().get_mut(address).and_then(Vec::pop);
+        let idle = self.idle.lock().get_mut(address).and_then(|kept| {
+            // What was closed meanwhile is known to be: no message is lost in it.
+            kept.retain_mut(is_open);
+            kept.pop()
+        });
         let work = async {
             // A kept connection may have been closed meanwhile: then the message has not arrived, and a new one is made.
             let (mut stream, kept) = match idle {
@@ -89,7 +104,8 @@ impl RaftTransport for Peers {
             };
             let answer = match Peers::exchange(&mut stream, &message).await {
                 Err(error) if kept && error.kind() != io::ErrorKind::InvalidData => {
-                    stream = self.connect(address).await?;
+                    // If nobody is there any more, it may have arrived all the same.
+                    stream = self.connect(address).await.map_err(|_| error)?;
                     Peers::exchange(&mut stream, &message).await
                 }
                 other => other,

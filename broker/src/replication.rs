@@ -11,5 +11,6 @@
 pub mod fetcher;
 pub mod isr;
 pub mod leadership;
+pub mod losses;
 pub mod selector;
 pub mod throttle;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::record::Endpoint;
 use crate::request::{ElectLeaders, ElectionKind, Heartbeat, IsrChange, NewTopic, RegisterBroker, Request, Response};
-use crate::service::{ControllerOptions, start};
+use crate::service::{ControllerOptions, StartError, start};
 use crate::{ControllerHandle, Formation, NodeId, Probe, RaftTransport};
 
 #[derive(Default)]
@@ -209,8 +209,9 @@ async fn voters_are_added_and_removed() {
     let handles = cluster(&wires, dir.path(), &[1]).await;
     register(&handles[0], 1, 1).await;
     let second = node(&wires, dir.path(), 2).await;
-    handles[0].add_member(2, "2", true).await.unwrap();
     second.form(Formation::Bootstrap { own_address: "2".to_owned(), bootstrap: vec!["1".to_owned()] }).await.unwrap();
+    assert!(!second.is_voter(), "who comes to a cluster follows first");
+    handles[0].add_member(2, "2", true).await.unwrap();
     settled(&[handles[0].clone(), second.clone()]).await;
     assert_eq!(second.quorum().replicas.iter().filter(|r| r.voter).count(), 2);
     second.remove_member(2).await.unwrap();
@@ -221,4 +222,21 @@ async fn voters_are_added_and_removed() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(handles[0].quorum().replicas.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_with_an_empty_log_is_refused_and_takes_no_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let wires = Arc::new(Wires::default());
+    let handles = cluster(&wires, dir.path(), &[1, 2, 3]).await;
+    for id in [1, 2, 3] {
+        register(&handles[0], id, 1).await;
+    }
+    settled(&handles).await;
+    handles[2].shutdown().await;
+    std::fs::remove_dir_all(dir.path().join("3")).unwrap();
+    let third = node(&wires, dir.path(), 3).await;
+    let voters = [1, 2, 3].map(|id: NodeId| (id, id.to_string())).into();
+    assert!(matches!(third.form(Formation::Voters(voters)).await, Err(StartError::Forgotten { node: 3 })));
+    assert_eq!(third.image().index, 0, "nothing was taken from the others meanwhile");
 }

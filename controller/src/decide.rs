@@ -86,9 +86,9 @@ pub fn decide(image: &MetadataImage, defaults: &Defaults, request: &Request, now
             Response::AllocateProducerIds(producers::allocate(image, *broker_id, *broker_epoch, out))
         }
         Request::NameCluster { cluster_id } => Response::NameCluster(brokers::name_cluster(image, cluster_id, out)),
-        Request::ReplicasLost { broker_id, broker_epoch, partitions, offline } => {
+        Request::ReplicasLost { broker_id, broker_epoch, partitions, loss } => {
             let broker = (*broker_id, *broker_epoch);
-            Response::ReplicasLost(losses::lost(image, defaults, broker, partitions, *offline, out))
+            Response::ReplicasLost(losses::lost(image, defaults, broker, partitions, *loss, out))
         }
         Request::Advance { advances } => {
             // Replay judges; the outcomes are filled in from what it did.

@@ -18,6 +18,10 @@ pub(crate) async fn run(handle: ControllerHandle, session_timeout: Duration) {
     let mut led_since: Option<Instant> = None;
     loop {
         tokio::time::sleep(TICK).await;
+        if let Some(error) = handle.fatal() {
+            tracing::error!(%error, "the metadata log has failed: this node's controller has stopped");
+            return;
+        }
         let now = Instant::now();
         if !handle.is_leader() {
             led_since = None;

@@ -4,62 +4,50 @@
 //! (`decide`) nor connections (the transport is the broker's).
 //! Invariants: a request whose outcome is unknown is sent again only if doing it twice does no harm.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use openraft::error::{ClientWriteError, InitializeError, RaftError};
-use openraft::{BasicNode, ChangeMembers};
+use openraft::BasicNode;
 use parking_lot::Mutex;
 use strandline_protocol::ids::{BrokerEpoch, BrokerId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::encoding::{DecodeError, Get, Put};
 use crate::image::MetadataImage;
+use crate::joining::{Identity, identify};
 use crate::raft::network::{IDENTIFY, MEMBERSHIP, Probe, QUORUM, REQUEST, RaftTransport, ServeError, serve};
 use crate::raft::state_machine::{ImageUpdate, Updates};
 use crate::raft::types::{NodeId, Raft};
 use crate::request::{Request, Response};
-use crate::service::{ControllerError, Pending, StartError};
+use crate::service::{ControllerError, Pending};
 use crate::wire;
 
 /// A request finds a leader within this time, or is given up.
 const ROUTE_MAX: Duration = Duration::from_secs(10);
 /// One try at another node takes at most this long.
-const CALL_MAX: Duration = Duration::from_secs(5);
+pub(crate) const CALL_MAX: Duration = Duration::from_secs(5);
 /// Between two tries.
 const ROUTE_PAUSE: Duration = Duration::from_millis(20);
 /// Looks at a suspected broker; more are the failure detector's.
 const PROBES: u32 = 2;
 /// Updates that the broker has not yet taken, at most.
 const UPDATES_MAX: usize = 1024;
-/// A new leader applies its own log within this time.
-const FIRST_APPLY_MAX: Duration = Duration::from_secs(60);
-/// A voter to be added catches up within this time.
-const CATCH_UP_MAX: Duration = Duration::from_secs(60);
-
 /// The way to the controller. Clones are cheap.
 #[derive(Clone)]
 pub struct ControllerHandle {
-    node_id: NodeId,
+    pub(crate) node_id: NodeId,
     queue: mpsc::Sender<Pending>,
     image: Arc<ArcSwap<MetadataImage>>,
     updates: Updates,
-    raft: Raft,
-    transport: Arc<dyn RaftTransport>,
+    pub(crate) raft: Raft,
+    pub(crate) transport: Arc<dyn RaftTransport>,
+    /// Raft's messages are taken: it is known that this node has not forgotten a vote.
+    pub(crate) admits: Arc<AtomicBool>,
     /// When each broker was last heard of, on the active controller.
     pub(crate) beats: Arc<Mutex<HashMap<BrokerId, (BrokerEpoch, Instant)>>>,
-}
-
-/// How a node comes to its cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Formation {
-    /// All voters of a new cluster are known by id and address (`controller.quorum.voters`).
-    Voters(BTreeMap<NodeId, String>),
-    /// Only addresses are known (`controller.quorum.bootstrap.servers`).
-    Bootstrap { own_address: String, bootstrap: Vec<String> },
 }
 
 /// One member of the quorum, as the leader knows it.
@@ -91,7 +79,16 @@ impl ControllerHandle {
         raft: Raft,
         transport: Arc<dyn RaftTransport>,
     ) -> Self {
-        ControllerHandle { node_id, queue, image, updates, raft, transport, beats: Arc::default() }
+        ControllerHandle {
+            node_id,
+            queue,
+            image,
+            updates,
+            raft,
+            transport,
+            admits: Arc::default(),
+            beats: Arc::default(),
+        }
     }
 
     /// Every change of the image from now on (perhaps some before it, too), in log order; to be drained, since application
@@ -100,47 +97,6 @@ impl ControllerHandle {
         let (updates, reader) = mpsc::channel(UPDATES_MAX);
         self.updates.get_or_init(|| updates);
         reader
-    }
-
-    /// Makes this node a member of a cluster, unless its log says that it is one; then waits until the cluster has an
-    /// active controller and this node has what its own log holds.
-    pub async fn form(&self, formation: Formation) -> Result<(), StartError> {
-        let failed = |e: String| StartError::Raft(e);
-        let is_new = !self.raft.is_initialized().await.map_err(|e| failed(e.to_string()))?;
-        let voters = match formation {
-            Formation::Voters(voters) => Some(voters),
-            Formation::Bootstrap { own_address, bootstrap } if is_new => {
-                discover_voters(&*self.transport, self.node_id, &own_address, &bootstrap).await
-            }
-            Formation::Bootstrap { .. } => None,
-        };
-        if let Some(voters) = voters.filter(|voters| is_new && voters.contains_key(&self.node_id)) {
-            let nodes: BTreeMap<NodeId, BasicNode> =
-                voters.into_iter().map(|(id, addr)| (id, BasicNode { addr })).collect();
-            match self.raft.initialize(nodes).await {
-                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-                Err(error) => return Err(failed(error.to_string())),
-            }
-        }
-        let alone = self.raft.with_raft_state(|state| state.membership_state.effective().voter_ids().count() == 1);
-        if alone.await.map_err(|e| failed(e.to_string()))? && self.is_voter() {
-            self.raft.trigger().elect().await.map_err(|e| failed(e.to_string()))?;
-        }
-        let wait = self.raft.wait(None);
-        wait.metrics(|m| m.current_leader.is_some(), "active controller").await.map_err(|e| failed(e.to_string()))?;
-        if self.is_leader() {
-            // Alone, or elected: all that its log holds is committed, and applied before anything is decided.
-            let last = self.raft.metrics().borrow().last_log_index;
-            let wait = self.raft.wait(Some(FIRST_APPLY_MAX)).applied_index_at_least(last, "log replayed").await;
-            wait.map_err(|e| failed(e.to_string()))?;
-        }
-        Ok(())
-    }
-
-    fn is_voter(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        metrics.membership_config.membership().voter_ids().any(|id| id == self.node_id)
     }
 
     /// Has the request decided, committed and applied, wherever the active controller is. `Stopped` and `Unreachable`
@@ -185,12 +141,15 @@ impl ControllerHandle {
         let Some(address) = self.address_of(node) else {
             return Err(ControllerError::NotController { leader: None });
         };
-        let answer = self.transport.call(node, &address, message, CALL_MAX).await;
-        let answer = answer.map_err(|e| unreachable(format!("node {node} at {address}: {e}")))?;
+        let answer = self.transport.call(node, &address, message, CALL_MAX).await.map_err(|e| match e.kind() {
+            // Nobody was there to take it: it is not under way, and goes to whoever is active next.
+            std::io::ErrorKind::ConnectionRefused => ControllerError::NotController { leader: None },
+            _ => unreachable(format!("node {node} at {address}: {e}")),
+        })?;
         wire::decode_answer(&answer).unwrap_or_else(|e| Err(unreachable(format!("node {node} at {address}: {e}"))))
     }
 
-    fn address_of(&self, node: NodeId) -> Option<String> {
+    pub(crate) fn address_of(&self, node: NodeId) -> Option<String> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         metrics.membership_config.membership().get_node(&node).map(|n| n.addr.clone())
@@ -222,9 +181,9 @@ impl ControllerHandle {
             let leader = self.raft.metrics().borrow().current_leader;
             let address = leader.and_then(|leader| Some((leader, self.address_of(leader)?)));
             if let Some((leader, address)) = address {
-                let answer = self.transport.call(leader, &address, vec![IDENTIFY, 1], CALL_MAX).await;
+                let answer = self.transport.call(leader, &address, identify(self.node_id, true), CALL_MAX).await;
                 let index =
-                    answer.ok().and_then(|bytes| decode_identity(&bytes).ok()).and_then(|found| found.read_index);
+                    answer.ok().and_then(|bytes| Identity::decode(&bytes).ok()).and_then(|found| found.read_index);
                 if let Some(index) = index {
                     return Ok(index);
                 }
@@ -234,6 +193,13 @@ impl ControllerHandle {
             }
             tokio::time::sleep(ROUTE_PAUSE).await;
         }
+    }
+
+    /// Why the Raft member has stopped by itself; none while it runs, or was shut down.
+    pub fn fatal(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let state = metrics.borrow().running_state.clone();
+        state.err().filter(|fatal| !matches!(fatal, openraft::error::Fatal::Stopped)).map(|fatal| fatal.to_string())
     }
 
     /// Whether this node believes to be the active controller.
@@ -261,20 +227,10 @@ impl ControllerHandle {
             }
             Some((&MEMBERSHIP, rest)) => Ok(self.serve_membership(rest).await?),
             Some((&QUORUM, _)) => Ok(wire::encode_quorum(&self.quorum())),
-            Some((&IDENTIFY, rest)) => Ok(self.identity(rest.first() == Some(&1)).await),
+            Some((&IDENTIFY, rest)) => Ok(self.identity(rest).await?),
+            _ if !self.admits.load(Ordering::Acquire) => Err(ServeError::NotYet),
             _ => serve(&self.raft, message).await,
         }
-    }
-
-    async fn identity(&self, wants_read_index: bool) -> Vec<u8> {
-        let read_index = match wants_read_index {
-            true => self.raft.ensure_linearizable().await.ok().flatten().map(|id| id.index),
-            false => None,
-        };
-        let mut out = Put::default();
-        let formed = self.raft.metrics().borrow().membership_config.membership().voter_ids().next().is_some();
-        out.u64(self.node_id).u8(formed.into()).u8(read_index.is_some().into()).u64(read_index.unwrap_or(0));
-        out.bytes
     }
 
     /// The broker that sends this message as a heartbeat, if it is one.
@@ -344,77 +300,6 @@ impl ControllerHandle {
         answer.ok().and_then(|bytes| wire::decode_quorum(&bytes).ok()).unwrap_or(here)
     }
 
-    /// Adds a voter, or a node that only follows, wherever the active controller is.
-    pub async fn add_member(&self, node: NodeId, address: &str, voter: bool) -> Result<(), ControllerError> {
-        let mut out = Put::default();
-        out.u8(MEMBERSHIP).u8(if voter { ADD_VOTER } else { ADD_LEARNER }).u64(node).string(address);
-        self.change_membership(out.bytes).await
-    }
-
-    /// Takes a member out of the quorum.
-    pub async fn remove_member(&self, node: NodeId) -> Result<(), ControllerError> {
-        let mut out = Put::default();
-        out.u8(MEMBERSHIP).u8(REMOVE).u64(node).string("");
-        self.change_membership(out.bytes).await
-    }
-
-    async fn change_membership(&self, message: Vec<u8>) -> Result<(), ControllerError> {
-        let Some(leader) = self.leader() else { return Err(ControllerError::NotController { leader: None }) };
-        let answer = if leader == self.node_id {
-            self.serve_membership(&message[1..]).await.map_err(|e| ControllerError::Stopped(e.to_string()))?
-        } else {
-            let address = self.address_of(leader).ok_or(ControllerError::NotController { leader: None })?;
-            let answer = self.transport.call(leader, &address, message, CATCH_UP_MAX).await;
-            answer.map_err(|e| ControllerError::Unreachable(e.to_string()))?
-        };
-        let mut get = Get::new(&answer);
-        let failed = |e: DecodeError| ControllerError::Unreachable(e.to_string());
-        match get.u8("outcome").map_err(failed)? {
-            0 => Ok(()),
-            _ => Err(ControllerError::Stopped(get.string("reason").map_err(failed)?)),
-        }
-    }
-
-    async fn serve_membership(&self, message: &[u8]) -> Result<Vec<u8>, DecodeError> {
-        let mut get = Get::new(message);
-        let (kind, node, address) = (get.u8("change")?, get.u64("node")?, get.string("address")?);
-        let change = tokio::time::timeout(CATCH_UP_MAX, self.change(kind, node, address)).await;
-        let outcome = change.unwrap_or_else(|_| Err(format!("node {node} has not caught up within {CATCH_UP_MAX:?}")));
-        let mut out = Put::default();
-        match outcome {
-            Ok(()) => out.u8(0),
-            Err(reason) => out.u8(1).string(&reason),
-        };
-        Ok(out.bytes)
-    }
-
-    async fn change(&self, kind: u8, node: NodeId, address: String) -> Result<(), String> {
-        let raft = &self.raft;
-        if kind != REMOVE {
-            // A voter first learns all there is, so that the quorum is not held up by it.
-            let added = raft.add_learner(node, BasicNode { addr: address }, kind == ADD_VOTER).await;
-            added.map_err(|e| e.to_string())?;
-        }
-        let change = match kind {
-            ADD_LEARNER => return Ok(()),
-            ADD_VOTER => ChangeMembers::AddVoterIds([node].into()),
-            _ => ChangeMembers::RemoveVoters([node].into()),
-        };
-        let changed = raft.change_membership(change, false).await;
-        match changed {
-            Ok(_) => {}
-            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
-                return Err(error.to_string());
-            }
-            Err(error) => return Err(error.to_string()),
-        }
-        if kind == REMOVE {
-            let removed = raft.change_membership(ChangeMembers::RemoveNodes([node].into()), false).await;
-            removed.map_err(|e| e.to_string())?;
-        }
-        Ok(())
-    }
-
     /// Stops the Raft member. Requests under way have an unknown outcome.
     pub async fn shutdown(&self) {
         if let Err(error) = self.raft.shutdown().await {
@@ -422,10 +307,6 @@ impl ControllerHandle {
         }
     }
 }
-
-const ADD_LEARNER: u8 = 0;
-const ADD_VOTER: u8 = 1;
-const REMOVE: u8 = 2;
 
 fn request_message(request: &Request) -> Vec<u8> {
     let mut message = vec![REQUEST];
@@ -457,50 +338,4 @@ fn harmless_twice(request: &Request) -> bool {
         | Request::Reassign { .. }
         | Request::ElectLeaders(_) => false,
     }
-}
-
-/// Who answered.
-pub(crate) struct Identity {
-    pub(crate) node_id: NodeId,
-    /// It is a member of a cluster.
-    pub(crate) formed: bool,
-    pub(crate) read_index: Option<u64>,
-}
-
-pub(crate) fn decode_identity(bytes: &[u8]) -> Result<Identity, DecodeError> {
-    let mut get = Get::new(bytes);
-    let (node_id, formed) = (get.u64("node")?, get.u8("formed")? != 0);
-    let (has, index) = (get.u8("has read index")? != 0, get.u64("read index")?);
-    Ok(Identity { node_id, formed, read_index: has.then_some(index) })
-}
-
-/// The voters of a new cluster, from addresses alone: every one of `bootstrap` is asked who it is, until all have
-/// answered. None if one of them is a member of a cluster already.
-async fn discover_voters(
-    transport: &dyn RaftTransport,
-    node_id: NodeId,
-    own_address: &str,
-    bootstrap: &[String],
-) -> Option<BTreeMap<NodeId, String>> {
-    let mut voters = BTreeMap::from([(node_id, own_address.to_owned())]);
-    let mut left: Vec<&String> = bootstrap.iter().filter(|a| *a != own_address).collect();
-    while !left.is_empty() {
-        let mut missing = Vec::new();
-        for address in left {
-            let answer = transport.call(NodeId::MAX, address, vec![IDENTIFY, 0], CALL_MAX).await;
-            match answer.ok().and_then(|bytes| decode_identity(&bytes).ok()) {
-                Some(found) if found.formed => return None,
-                Some(found) => {
-                    voters.insert(found.node_id, address.clone());
-                }
-                None => missing.push(address),
-            }
-        }
-        left = missing;
-        if !left.is_empty() {
-            tracing::info!(waiting_for = ?left, "the other controllers do not answer yet");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-    Some(voters)
 }

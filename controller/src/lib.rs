@@ -12,6 +12,8 @@ mod detector;
 pub mod encoding;
 mod handle;
 pub mod image;
+mod joining;
+mod membership;
 pub mod raft;
 pub mod record;
 #[cfg(test)]
@@ -23,7 +25,8 @@ mod service_tests;
 mod wire;
 
 pub use balancer::LeaderBalance;
-pub use handle::{ControllerHandle, Formation, QuorumView, ReplicaView};
+pub use handle::{ControllerHandle, QuorumView, ReplicaView};
+pub use joining::Formation;
 pub use raft::network::{Probe, RaftTransport, ServeError};
 pub use raft::state_machine::ImageUpdate;
 pub use raft::types::NodeId;

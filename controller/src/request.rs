@@ -130,6 +130,17 @@ pub enum ElectionKind {
     Unclean,
 }
 
+/// What became of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// It cannot be served until the broker starts anew; what it holds may still be good then.
+    Offline,
+    /// It is damaged, and is to be dropped if others have what it has.
+    Damaged,
+    /// It was dropped: it holds nothing.
+    Dropped,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElectLeaders {
     pub kind: ElectionKind,
@@ -200,12 +211,12 @@ pub enum Request {
     NameCluster {
         cluster_id: String,
     },
-    /// The broker has lost its replicas of these partitions; `offline`: and cannot serve them until it starts anew.
+    /// The broker has lost its replicas of these partitions.
     ReplicasLost {
         broker_id: BrokerId,
         broker_epoch: BrokerEpoch,
         partitions: Vec<TopicPartition>,
-        offline: bool,
+        loss: Loss,
     },
 }
 

@@ -70,6 +70,13 @@ pub enum StartError {
     Snapshot(#[from] OpenSnapshotError),
     #[error("Raft does not start: {0}")]
     Raft(String),
+    #[error(
+        "node {node} votes on the metadata log of this cluster, but its metadata directory is empty: it has forgotten what it \
+         voted for, and could help to elect a controller that lacks decisions. Restore the directory; or take the node out \
+         (`strandline cluster remove-controller {node}`), start it again, and make it a voter again \
+         (`strandline cluster add-controller {node} HOST:PORT`); or give it another node.id"
+    )]
+    Forgotten { node: NodeId },
 }
 
 /// Why a request has no answer.
@@ -119,7 +126,7 @@ pub async fn start(options: ControllerOptions) -> Result<ControllerHandle, Start
     };
     let config = Arc::new(config.validate().map_err(|e| StartError::Raft(e.to_string()))?);
     let transport = Arc::clone(&options.transport);
-    let peers = Peers { transport: options.transport };
+    let peers = Peers::new(options.transport);
     let raft =
         Raft::new(options.node_id, config, peers, log, machine).await.map_err(|e| StartError::Raft(e.to_string()))?;
     let (queue, pending) = mpsc::channel(QUEUE_MAX);

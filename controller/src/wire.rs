@@ -14,7 +14,7 @@ use crate::encoding::{DecodeError, Get, Put};
 use crate::handle::{QuorumView, ReplicaView};
 use crate::record::{Endpoint, MetadataRecord, PartitionRecord, ResourceType};
 use crate::request::{
-    AlterConfigs, ConfigOp, CreatedTopic, ElectLeaders, ElectionKind, Heartbeat, HeartbeatAnswer, IsrChange,
+    AlterConfigs, ConfigOp, CreatedTopic, ElectLeaders, ElectionKind, Heartbeat, HeartbeatAnswer, IsrChange, Loss,
     NewPartitions, NewTopic, Reassignment, Refused, RegisterBroker, Request, Response,
 };
 use crate::service::ControllerError;
@@ -256,6 +256,24 @@ impl Wire for ElectionKind {
     }
 }
 
+impl Wire for Loss {
+    fn put(&self, out: &mut Put) {
+        out.u8(match self {
+            Loss::Offline => 0,
+            Loss::Damaged => 1,
+            Loss::Dropped => 2,
+        });
+    }
+    fn get(get: &mut Get<'_>) -> Decoded<Self> {
+        Ok(match get.u8("loss")? {
+            0 => Loss::Offline,
+            1 => Loss::Damaged,
+            2 => Loss::Dropped,
+            other => return unknown("loss", other),
+        })
+    }
+}
+
 /// As the record that it is in the log.
 impl Wire for PartitionRecord {
     fn put(&self, out: &mut Put) {
@@ -363,10 +381,10 @@ impl Wire for Request {
             Request::Reassign { moves } => moves.put(out.u8(15)),
             Request::ElectLeaders(request) => request.put(out.u8(16)),
             Request::NameCluster { cluster_id } => cluster_id.put(out.u8(17)),
-            Request::ReplicasLost { broker_id, broker_epoch, partitions, offline } => {
+            Request::ReplicasLost { broker_id, broker_epoch, partitions, loss } => {
                 (*broker_id, *broker_epoch).put(out.u8(18));
                 partitions.put(out);
-                offline.put(out);
+                loss.put(out);
             }
         }
     }
@@ -406,8 +424,8 @@ impl Wire for Request {
             17 => Request::NameCluster { cluster_id: Wire::get(get)? },
             18 => {
                 let (broker_id, broker_epoch) = broker(get)?;
-                let (partitions, offline) = Wire::get(get)?;
-                Request::ReplicasLost { broker_id, broker_epoch, partitions, offline }
+                let (partitions, loss) = Wire::get(get)?;
+                Request::ReplicasLost { broker_id, broker_epoch, partitions, loss }
             }
             other => return unknown("request", other),
         })
@@ -570,7 +588,7 @@ mod tests {
             },
             Request::ElectLeaders(ElectLeaders { kind: ElectionKind::Unclean, partitions: None }),
             Request::NameCluster { cluster_id: "c".to_owned() },
-            Request::ReplicasLost { broker_id: 1, broker_epoch: 2, partitions: vec![tp], offline: true },
+            Request::ReplicasLost { broker_id: 1, broker_epoch: 2, partitions: vec![tp], loss: Loss::Damaged },
         ]
     }
 

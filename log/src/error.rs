@@ -162,6 +162,16 @@ impl ReadError {
     pub fn retryable(&self) -> bool {
         self.error_code().retriable()
     }
+
+    /// True if what is on disk is not what was written: bad bytes, or a file that is shorter or gone.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt(_) => true,
+            Self::Open(open) => !matches!(open, OpenError::Io { .. }),
+            Self::Io(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof),
+            Self::OffsetOutOfRange { .. } | Self::MovedToTieredStorage { .. } => false,
+        }
+    }
 }
 
 /// Why a change of the log's shape (roll, truncation, deletion, close) failed. The log takes no appends afterwards.

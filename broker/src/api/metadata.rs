@@ -6,7 +6,7 @@ use std::sync::Arc;
 use strandline_controller::image::{MetadataImage, TopicImage};
 use strandline_controller::record::BrokerRecord;
 use strandline_protocol::error_code::ErrorCode;
-use strandline_protocol::ids::{TopicId, validate_topic_name};
+use strandline_protocol::ids::{TopicId, TopicPartition, validate_topic_name};
 use strandline_protocol::messages::describe_cluster_request::DescribeClusterRequest;
 use strandline_protocol::messages::describe_cluster_response::{DescribeClusterBroker, DescribeClusterResponse};
 use strandline_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
@@ -108,7 +108,8 @@ fn registered<'a>(
     })
 }
 
-/// Clients send administrative requests here; every broker forwards them.
+/// Not the active controller, which clients cannot reach: as in Kafka with KRaft, a broker that is alive. Kafka draws one; this
+/// one surely is. Clients send administrative requests here, and every broker forwards them.
 fn controller_id(broker: &Broker, image: &MetadataImage) -> i32 {
     if image.brokers.contains_key(&broker.config.node_id) { broker.config.node_id } else { -1 }
 }
@@ -157,7 +158,8 @@ fn describe(image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic 
         .partitions_of(topic)
         .map(|p| {
             let p = &p.record;
-            let dead = |id: &&i32| image.brokers.get(*id).is_none_or(|b| b.fenced);
+            let tp = TopicPartition { topic_id: p.topic_id, partition: p.partition };
+            let dead = |id: &&i32| image.brokers.get(*id).is_none_or(|b| b.fenced) || image.is_offline(tp, **id);
             let code = if p.leader < 0 { ErrorCode::LeaderNotAvailable } else { ErrorCode::None };
             MetadataResponsePartition {
                 error_code: code.code(),

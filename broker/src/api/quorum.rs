@@ -181,6 +181,18 @@ pub(super) async fn unregister(
         Ok(_) => Err(Refused::new(ErrorCode::UnknownServerError, "unexpected answer")),
         Err(refused) => Err(refused),
     };
+    if outcome.is_ok() {
+        forget_follower(&broker, request.broker_id).await;
+    }
     let (error_code, error_message) = told(outcome);
     UnregisterBrokerResponse { error_code, error_message, ..Default::default() }
+}
+
+/// A broker that is gone for good need not be sent the metadata any more. A voter stays one: its vote is taken by itself.
+async fn forget_follower(broker: &Broker, broker_id: i32) {
+    let Ok(id) = NodeId::try_from(broker_id) else { return };
+    let follows = broker.controller.quorum_of_leader().await.replicas.iter().any(|r| r.node_id == id && !r.voter);
+    if follows && let Err(error) = broker.controller.remove_member(id).await {
+        tracing::warn!(broker_id, %error, "the metadata is still sent to a broker that is not registered any more");
+    }
 }

@@ -198,7 +198,8 @@ pub async fn cancel(cluster: &Cluster, topic: &str, partition: Option<i32>, as_j
 
 /// Has every partition led by its preferred replica where that is in sync; answers how many leaders changed.
 pub async fn elect_preferred(cluster: &Cluster) -> Result<usize, Failure> {
-    let request = ElectLeadersRequest { timeout_ms: TIMEOUT_MS, ..Default::default() };
+    // None = all of them; the default is none of them.
+    let request = ElectLeadersRequest { topic_partitions: None, timeout_ms: TIMEOUT_MS, ..Default::default() };
     let answer = cluster.ask(&request).await?;
     check("the election", answer.error_code, None)?;
     let none = ErrorCode::None.code();

@@ -30,7 +30,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> CommandResult {
-    logging::start(LogFormat::Text, "warn,strandline=warn,openraft=error");
+    logging::start(LogFormat::Text, "warn,strandline=warn,openraft=off");
     if args.nodes != 1 {
         return super::nodes::run(&args.data_dir, args.port, args.nodes, &args.overrides);
     }

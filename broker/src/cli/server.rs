@@ -33,7 +33,7 @@ pub fn run(args: Args) -> CommandResult {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
     }
     write_pid(&args.config)?;
-    logging::start(args.log_format, "info,openraft=error,hdfs_native=warn");
+    logging::start(args.log_format, "info,openraft=off,hdfs_native=warn");
     let mut properties = Properties::default();
     let text = read(&args.config)?;
     properties.add_text(&text, &args.config.display().to_string())?;
@@ -81,15 +81,21 @@ fn read(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
 pub(super) async fn until_stopped(node: Node) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let lost = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        () = node.storage_lost() => true,
+    };
     tracing::info!("stopping: connections are drained, logs are closed");
     tokio::select! {
         () = node.stop() => tracing::info!("stopped"),
         _ = terminate.recv() => tracing::warn!("stopped at once: the next start recovers the logs"),
         _ = interrupt.recv() => tracing::warn!("stopped at once: the next start recovers the logs"),
+    }
+    if lost {
+        return Err(std::io::Error::other(
+            "the node has lost its storage, see its log: repair the disk, then start it again",
+        ));
     }
     Ok(())
 }

@@ -199,23 +199,17 @@ impl NodeConfig {
                 detail: "a broker needs a client listener, for instance PLAINTEXT://:9092",
             });
         }
+        check_roles(&source, roles, &listeners)?;
         let advertised = listeners_or(&source, "advertised.listeners", &listeners)?;
         let inter_broker_listener = source.text("inter.broker.listener.name").map(str::to_uppercase);
         let inter_broker_listener =
             inter_broker_listener.or_else(|| listeners.first().map(|l| l.name.clone())).unwrap_or_default();
-        let voters = voters(&source, node_id, &controller_listeners)?;
+        let voters = voters(&source, roles, node_id, &controller_listeners)?;
         let log_dirs = log_dirs(&source);
         let metadata_dir = source.text("metadata.log.dir").map_or_else(|| log_dirs[0].clone(), PathBuf::from);
         let (log_defaults, log_settings) = log_defaults(&source)?;
         let tier_url = source.text("tier.url").map(str::to_owned);
-        let remote_storage = source.boolean("remote.log.storage.system.enable", tier_url.is_some())?;
-        if remote_storage && tier_url.is_none() {
-            return Err(ConfigError::Missing {
-                key: "tier.url",
-                detail: "remote.log.storage.system.enable=true needs a bucket: s3://bucket/prefix, hdfs://host:port/path \
-                         or file:///path",
-            });
-        }
+        let remote_storage = remote_storage(&source, tier_url.is_some())?;
         Ok(NodeConfig {
             node_id,
             roles,
@@ -288,6 +282,18 @@ fn leader_balance(source: &Source<'_>) -> Result<Option<LeaderBalance>, ConfigEr
     Ok(enabled.then_some(LeaderBalance { interval: Duration::from_secs(seconds), percentage }))
 }
 
+fn remote_storage(source: &Source<'_>, has_bucket: bool) -> Result<bool, ConfigError> {
+    let enabled = source.boolean("remote.log.storage.system.enable", has_bucket)?;
+    if enabled && !has_bucket {
+        return Err(ConfigError::Missing {
+            key: "tier.url",
+            detail: "remote.log.storage.system.enable=true needs a bucket: s3://bucket/prefix, hdfs://host:port/path \
+                     or file:///path",
+        });
+    }
+    Ok(enabled)
+}
+
 fn offsets_topic(source: &Source<'_>) -> Result<OffsetsTopic, ConfigError> {
     Ok(OffsetsTopic {
         partitions: source.number("offsets.topic.num.partitions", 50, 1)?,
@@ -326,6 +332,22 @@ fn roles(source: &Source<'_>) -> Result<Roles, ConfigError> {
         }
     }
     Ok(roles)
+}
+
+/// What a node that is only one of the two needs.
+fn check_roles(source: &Source<'_>, roles: Roles, clients: &[Listener]) -> Result<(), ConfigError> {
+    if !roles.broker && !clients.is_empty() {
+        let detail = "a node that is only controller has controller listeners only (controller.listener.names)";
+        return Err(source.invalid("listeners", detail));
+    }
+    let named = ["controller.quorum.voters", "controller.quorum.bootstrap.servers"];
+    if !roles.controller && named.iter().all(|key| source.text(key).is_none()) {
+        return Err(ConfigError::Missing {
+            key: "controller.quorum.bootstrap.servers",
+            detail: "a node that is only broker needs the addresses of controllers",
+        });
+    }
+    Ok(())
 }
 
 fn node_id(source: &Source<'_>) -> Result<i32, ConfigError> {
@@ -392,7 +414,12 @@ fn default_listeners(roles: Roles) -> Vec<Listener> {
 
 /// `controller.quorum.voters` (`1@host:port,...`) names voters with ids; `controller.quorum.bootstrap.servers` does not,
 /// and then a new cluster begins with this node alone.
-fn voters(source: &Source<'_>, node_id: i32, own: &[Listener]) -> Result<BTreeMap<u64, String>, ConfigError> {
+fn voters(
+    source: &Source<'_>,
+    roles: Roles,
+    node_id: i32,
+    own: &[Listener],
+) -> Result<BTreeMap<u64, String>, ConfigError> {
     let key = "controller.quorum.voters";
     let mut voters = BTreeMap::new();
     for text in source.list(key) {
@@ -403,7 +430,7 @@ fn voters(source: &Source<'_>, node_id: i32, own: &[Listener]) -> Result<BTreeMa
         voters.insert(u64::from(id), address.to_owned());
     }
     let me = u64::try_from(node_id).expect("node ids are not negative");
-    if voters.is_empty() {
+    if voters.is_empty() && roles.controller {
         let address = own.first().map_or_else(String::new, |l| format!("{}:{}", l.host, l.port));
         voters.insert(me, address);
     }
@@ -509,6 +536,19 @@ mod tests {
         assert!(c.remote_storage);
         assert_eq!(c.warnings.len(), 2);
         assert!(c.warnings[0].contains("did you mean log.retention.bytes?"), "{:?}", c.warnings);
+    }
+
+    #[test]
+    fn a_node_that_is_only_one_of_the_two_says_what_it_needs() {
+        let c = config("process.roles=controller\nnode.id=3\nlisteners=CONTROLLER://:9093\n").unwrap();
+        assert!(c.listeners.is_empty() && !c.roles.broker);
+        let e = config("process.roles=controller\nlisteners=PLAINTEXT://:9092,CONTROLLER://:9093\n").unwrap_err();
+        assert!(e.to_string().contains("controller listeners only"), "{e}");
+        let e = config("process.roles=broker\nlisteners=PLAINTEXT://:9092\n").unwrap_err();
+        assert!(e.to_string().contains("controller.quorum.bootstrap.servers"), "{e}");
+        let voters = "controller.quorum.voters=1@a:9093";
+        let c = config(&format!("process.roles=broker\nnode.id=5\nlisteners=PLAINTEXT://:9092\n{voters}\n")).unwrap();
+        assert_eq!(c.voters.len(), 1, "it is not among the voters");
     }
 
     #[test]

@@ -43,10 +43,14 @@ fn quorum(broker: &Broker, leader: Option<NodeId>, page: &mut Family<'_, '_>) ->
     let mine = known == i64::from(broker.config.node_id);
     let state = match leader {
         Some(_) if mine => "leader",
+        Some(_) if !broker.controller.is_voter() => "observer",
         Some(_) => "follower",
         None => "unattached",
     };
-    let applied = i64::try_from(broker.image().index).unwrap_or(i64::MAX);
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let (applied, here) = (number(broker.image().index), broker.controller.quorum());
+    page.gauge(&format!("{prefix}_current_epoch"), "Term of the metadata log", number(here.term))?;
+    page.gauge(&format!("{prefix}_log_end_offset"), "Entries of the metadata log here", number(here.last_index) + 1)?;
     page.gauge(
         "kafka_controller_kafkacontroller_activecontrollercount",
         "1 on the active controller",

@@ -95,6 +95,14 @@ pub enum OpenPort {
 }
 
 impl OpenPort {
+    /// Where it is reached; none in a simulated network, whose ports are what they were asked to be.
+    pub fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        match self {
+            OpenPort::Tcp(listener) => listener.local_addr().map(Some),
+            OpenPort::Simulated(_) => Ok(None),
+        }
+    }
+
     async fn accept(&self) -> io::Result<(network::Socket, SocketAddr)> {
         match self {
             OpenPort::Tcp(listener) => {

@@ -410,6 +410,21 @@ impl Partition {
         Ok(())
     }
 
+    /// Drops a damaged log, to be fetched again; its bytes are gone. The controller must not count this replica any more.
+    pub fn drop_damaged(&self, leader: BrokerId) -> Result<(), LogError> {
+        let mut log = self.log.lock();
+        if !matches!(*self.role.lock(), Role::Follower { leader: of, .. } if of == leader) {
+            return Ok(());
+        }
+        // An earlier try may have moved the files away; the log takes nothing then.
+        log.restart_at(0, 0, Vec::new(), &Bytes::new(), None)?;
+        self.after_restart(&mut log);
+        self.damaged.store(false, Ordering::Release);
+        drop(log);
+        self.dir.losses.rebuilt(self.tp);
+        Ok(())
+    }
+
     /// The log begins anew behind the remote one.
     pub fn adopted(&self) {
         let mut log = self.log.lock();

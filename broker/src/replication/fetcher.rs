@@ -152,11 +152,30 @@ impl Fetcher {
         for partition in all {
             let rate = self.rate(&partition);
             let held_back = rate.is_some_and(|rate| self.broker.throttles.holds_back(Side::Follower, rate));
-            let waits = held_back
+            let waits = !self.is_sound(&partition)
+                || held_back
                 || (partition.begins_in_tier() && matches!(self.boot_from_tier(&partition).await, Next::Rests));
             if waits { waiting.push(partition.tp) } else { ready.push(partition) }
         }
         (ready, waiting)
+    }
+
+    /// A damaged log is dropped once the controller does not count it; until then nothing is added to it.
+    fn is_sound(&self, partition: &Arc<Partition>) -> bool {
+        if !partition.is_damaged() {
+            return true;
+        }
+        let (image, me) = (self.broker.image(), self.broker.config.node_id);
+        let counted = image
+            .partitions
+            .get(&partition.tp)
+            .is_none_or(|p| p.record.isr.is_empty() || p.record.isr.contains(&me) || p.record.elr.contains(&me));
+        if counted {
+            return false;
+        }
+        tracing::warn!(partition = %partition.name(), "the damaged log is dropped, and fetched from the leader or the bucket");
+        let dropped = partition.drop_damaged(self.leader);
+        matches!(self.restarted(partition, dropped), Next::Goes)
     }
 
     fn rate(&self, partition: &Partition) -> Option<u64> {

@@ -117,7 +117,7 @@ fn rate_of(image: &MetadataImage, broker: BrokerId, side: Side) -> Option<u64> {
         Side::Leader => LEADER_RATE,
         Side::Follower => FOLLOWER_RATE,
     };
-    let find = |name: &str| image.configs(ResourceType::Broker, name).and_then(|map| map.get(key)?.parse().ok());
+    let find = |name: &str| image.configs(ResourceType::Broker, name).and_then(|map| map.get(key)?.trim().parse().ok());
     find(&broker.to_string()).or_else(|| find(""))
 }
 

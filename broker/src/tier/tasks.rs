@@ -19,7 +19,7 @@ use strandline_log::retention::{RetentionLimits, expired_before, local_expired_b
 use strandline_log::{LogError, SealedSegment, SegmentFile};
 use strandline_protocol::ids::TopicPartition;
 use strandline_protocol::remote_pointer::{PointerState, UNKNOWN_EPOCH};
-use strandline_tiering::{MoveError, RemotePartition, Retention, SegmentSource, SegmentToCopy};
+use strandline_tiering::{MoveError, RemotePartition, Retention, SegmentSource, SegmentToCopy, UploadError};
 use tokio::sync::{Semaphore, watch};
 
 use crate::broker::Broker;
@@ -101,6 +101,9 @@ impl TierTasks {
             // Never closed while the process runs, so this only waits.
             let permit = Arc::clone(&tasks.permits).acquire_owned().await;
             if let Err(error) = tasks.round(&partition, &remote).await {
+                if let MoveError::Upload(UploadError::Damaged(damage)) = &error {
+                    partition.found_damaged(damage);
+                }
                 tasks.warn(&partition, &error);
             }
             tasks.busy.lock().remove(&partition.tp);

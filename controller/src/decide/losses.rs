@@ -1,8 +1,9 @@
 //! Replicas that a broker has lost, or cannot serve.
 //!
-//! Owns what follows: such a replica is in sync with nothing, is not eligible, and does not lead. One that is offline is not
-//! elected until its broker registers anew; one that only lost its data may become a follower and catch up. What nobody else
-//! has is left without a leader, never given to who lost it.
+//! Owns what follows: such a replica is in sync with nothing and does not lead. One that is offline is not elected until its
+//! broker registers anew; then it may still be eligible, since what it held may be good. One whose data is lost is not. What
+//! nobody else has is left without a leader, never given to who lost it; and a damaged replica that nobody can stand in for
+//! stays what it is, so that its broker does not drop it.
 
 use strandline_protocol::ids::{BrokerEpoch, BrokerId, TopicPartition};
 
@@ -11,19 +12,19 @@ use super::brokers::check_epoch;
 use super::election::{Rules, finish, may_lead_of, settle};
 use crate::image::MetadataImage;
 use crate::record::{MetadataRecord, PartitionRecord};
-use crate::request::Refused;
+use crate::request::{Loss, Refused};
 
 pub(super) fn lost(
     image: &MetadataImage,
     defaults: &Defaults,
     broker: (BrokerId, BrokerEpoch),
     partitions: &[TopicPartition],
-    offline: bool,
+    loss: Loss,
     out: &mut Vec<MetadataRecord>,
 ) -> Result<(), Refused> {
     let (broker_id, broker_epoch) = broker;
     check_epoch(image, broker_id, broker_epoch)?;
-    if offline {
+    if loss == Loss::Offline {
         let known = |tp: &&TopicPartition| image.partitions.contains_key(*tp) && !image.is_offline(**tp, broker_id);
         let partitions: Vec<TopicPartition> = partitions.iter().filter(known).copied().collect();
         if !partitions.is_empty() {
@@ -33,17 +34,30 @@ pub(super) fn lost(
     for tp in partitions {
         let (Some(topic), Some(found)) = (image.live_topic(tp.topic_id), image.partitions.get(tp)) else { continue };
         let rules = Rules::of(image, defaults, &topic.name);
-        out.extend(without(image, &found.record, broker_id, rules).map(MetadataRecord::Partition));
+        out.extend(without(image, &found.record, broker_id, loss, rules).map(MetadataRecord::Partition));
     }
     Ok(())
 }
 
-fn without(image: &MetadataImage, record: &PartitionRecord, gone: BrokerId, rules: Rules) -> Option<PartitionRecord> {
+fn without(
+    image: &MetadataImage,
+    record: &PartitionRecord,
+    gone: BrokerId,
+    loss: Loss,
+    rules: Rules,
+) -> Option<PartitionRecord> {
+    let may_lead = may_lead_of(image, record);
+    let others = |id: BrokerId| id != gone && may_lead(id);
     let mut left = record.clone();
     left.isr.retain(|id| *id != gone);
+    match loss {
+        Loss::Offline => return settle(record, left, rules, others),
+        Loss::Damaged if left.isr.is_empty() => return None,
+        Loss::Damaged | Loss::Dropped => {}
+    }
+    // As if it had never been counted: it is not eligible either.
     left.elr.retain(|id| *id != gone);
-    let may_lead = may_lead_of(image, record);
-    let settled = settle(&left, left.clone(), rules, |id| id != gone && may_lead(id));
+    let settled = settle(&left, left.clone(), rules, others);
     finish(record, settled.unwrap_or(left))
 }
 
@@ -84,10 +98,10 @@ mod tests {
         MetadataImage::from_records(&records, 1)
     }
 
-    fn after(mut image: MetadataImage, broker: BrokerId, offline: bool) -> MetadataImage {
+    fn after(mut image: MetadataImage, broker: BrokerId, loss: Loss) -> MetadataImage {
         let mut out = Vec::new();
         let defaults = Defaults { min_insync_replicas: 2, unclean_leader_election: false };
-        lost(&image, &defaults, (broker, 7), &[TP], offline, &mut out).unwrap();
+        lost(&image, &defaults, (broker, 7), &[TP], loss, &mut out).unwrap();
         for record in &out {
             image.replay(record, 2);
         }
@@ -96,17 +110,29 @@ mod tests {
 
     #[test]
     fn a_leader_that_lost_its_log_is_followed_by_another_in_sync() {
-        let record = after(image(&[1, 2, 3], &[]), 1, false).partitions[&TP].record.clone();
-        assert_eq!((record.leader, record.isr.as_slice(), record.leader_epoch), (2, &[2, 3][..], 5));
-        let record = after(image(&[1, 2], &[]), 1, false).partitions[&TP].record.clone();
-        assert_eq!((record.leader, record.elr.len()), (2, 0), "who lost its data is not eligible");
+        for loss in [Loss::Damaged, Loss::Dropped] {
+            let record = after(image(&[1, 2, 3], &[]), 1, loss).partitions[&TP].record.clone();
+            assert_eq!((record.leader, record.isr.as_slice(), record.leader_epoch), (2, &[2, 3][..], 5));
+            let record = after(image(&[1, 2], &[]), 1, loss).partitions[&TP].record.clone();
+            assert_eq!((record.leader, record.elr.len()), (2, 0), "who lost its data is not eligible");
+        }
+    }
+
+    #[test]
+    fn what_nobody_else_has_is_not_given_up_for_damage_and_not_trusted_when_it_is_gone() {
+        let before = image(&[1], &[]);
+        assert_eq!(after(before.clone(), 1, Loss::Damaged).partitions[&TP], before.partitions[&TP]);
+        let record = after(before, 1, Loss::Dropped).partitions[&TP].record.clone();
+        assert_eq!((record.leader, record.isr.len(), record.elr.len()), (-1, 0, 0));
+        let record = after(image(&[2], &[1]), 1, Loss::Dropped).partitions[&TP].record.clone();
+        assert_eq!((record.leader, record.elr.len()), (2, 0));
     }
 
     #[test]
     fn the_last_replica_is_not_elected_while_it_is_offline() {
-        let lost = after(image(&[1], &[]), 1, true);
+        let lost = after(image(&[1], &[]), 1, Loss::Offline);
         let record = &lost.partitions[&TP].record;
-        assert_eq!((record.leader, record.isr.len(), record.elr.len()), (-1, 0, 0));
+        assert_eq!((record.leader, record.isr.len(), record.elr.as_slice()), (-1, 0, &[1][..]));
         assert!(lost.is_offline(TP, 1) && !lost.is_offline(TP, 2));
         let again = MetadataImage::from_records(&lost.to_records(), lost.index);
         assert_eq!(again, lost, "a snapshot keeps it");
@@ -114,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_new_registration_is_online_again() {
-        let mut lost = after(image(&[1, 2, 3], &[]), 1, true);
+        let mut lost = after(image(&[1, 2, 3], &[]), 1, Loss::Offline);
         let broker = BrokerRecord { incarnation: Uuid::from_u128(2), broker_epoch: 8, ..(*lost.brokers[&1]).clone() };
         lost.replay(&MetadataRecord::Broker(broker), 8);
         assert!(!lost.is_offline(TP, 1));
@@ -124,7 +150,7 @@ mod tests {
     fn an_old_registration_changes_nothing() {
         let image = image(&[1, 2, 3], &[]);
         let mut out = Vec::new();
-        assert!(lost(&image, &Defaults::default(), (1, 6), &[TP], true, &mut out).is_err());
+        assert!(lost(&image, &Defaults::default(), (1, 6), &[TP], Loss::Offline, &mut out).is_err());
         assert!(out.is_empty());
     }
 }

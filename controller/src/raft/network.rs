@@ -3,6 +3,7 @@
 //! Owns the encoding of the three calls (append, vote, install snapshot). Does not own connections: the broker
 //! implements [`RaftTransport`] on the controller listener. A message is bounded by the transport's frame limit.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,9 @@ use openraft::raft::{
     VoteResponse,
 };
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
 use super::types::{
     NodeId, Raft, TypeConfig, get_entry, get_option_log_id, get_snapshot_meta, get_vote, put_entry, put_option_log_id,
     put_snapshot_meta, put_vote,
@@ -27,7 +31,8 @@ use crate::encoding::{DecodeError, Get, Put};
 /// Carries a message to another controller and brings its answer.
 #[async_trait]
 pub trait RaftTransport: Send + Sync + 'static {
-    /// `address` is the target's controller endpoint, `host:port`. An error means that the outcome is unknown.
+    /// `address` is the target's controller endpoint, `host:port`. An error means that the outcome is unknown; only
+    /// `ConnectionRefused` says that the message was not sent.
     async fn call(&self, target: NodeId, address: &str, message: Vec<u8>, deadline: Duration) -> io::Result<Vec<u8>>;
 
     /// Looks whether anybody is at `address`, quickly.
@@ -93,6 +98,8 @@ pub enum ServeError {
     Malformed(#[from] DecodeError),
     #[error("this controller has stopped: {0}")]
     Stopped(String),
+    #[error("this node does not know yet whether it is part of a cluster")]
+    NotYet,
 }
 
 fn stopped(error: RaftError<NodeId>) -> ServeError {
@@ -147,16 +154,29 @@ fn get_install(get: &mut Get<'_>) -> Result<InstallSnapshotRequest<TypeConfig>, 
     Ok(InstallSnapshotRequest { vote, meta, offset, done, data: get.take("data", get.remaining())?.to_vec() })
 }
 
+/// Who is not reachable is told once in this time, for each member.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// When it was last told that a member is not reachable.
+type Told = Arc<Mutex<HashMap<NodeId, Instant>>>;
+
 /// Makes one [`Peer`] per target.
 pub(crate) struct Peers {
-    pub(crate) transport: Arc<dyn RaftTransport>,
+    transport: Arc<dyn RaftTransport>,
+    told: Told,
+}
+
+impl Peers {
+    pub(crate) fn new(transport: Arc<dyn RaftTransport>) -> Self {
+        Peers { transport, told: Told::default() }
+    }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: NodeId, node: &BasicNode) -> Peer {
-        Peer { transport: self.transport.clone(), target, address: node.addr.clone() }
+        Peer { transport: self.transport.clone(), target, address: node.addr.clone(), told: Arc::clone(&self.told) }
     }
 }
 
@@ -165,6 +185,7 @@ pub(crate) struct Peer {
     transport: Arc<dyn RaftTransport>,
     target: NodeId,
     address: String,
+    told: Told,
 }
 
 type CallError<E> = RPCError<NodeId, BasicNode, RaftError<NodeId, E>>;
@@ -172,7 +193,19 @@ type CallError<E> = RPCError<NodeId, BasicNode, RaftError<NodeId, E>>;
 impl Peer {
     async fn call<E: std::error::Error>(&self, message: Put, option: &RPCOption) -> Result<Vec<u8>, CallError<E>> {
         let answer = self.transport.call(self.target, &self.address, message.bytes, option.hard_ttl()).await;
-        answer.map_err(|e| RPCError::Unreachable(Unreachable::new(&e)))
+        answer.map_err(|e| {
+            self.tell_unreachable(&e);
+            RPCError::Unreachable(Unreachable::new(&e))
+        })
+    }
+
+    fn tell_unreachable(&self, error: &io::Error) {
+        let (now, mut told) = (Instant::now(), self.told.lock());
+        let recently = told.get(&self.target).is_some_and(|at| now.duration_since(*at) < TELL_EVERY);
+        if !recently {
+            told.insert(self.target, now);
+            tracing::warn!(member = self.target, address = self.address, %error, "a member of the metadata quorum is not reachable");
+        }
     }
 }
 

@@ -469,3 +469,20 @@ fn an_idle_log_is_small() {
     assert_eq!(files.open_files(), 0);
     assert!(size_of::<strandline_log::Log>() <= 1_024, "{}", size_of::<strandline_log::Log>());
 }
+
+#[test]
+fn a_log_that_begins_anew_without_history_takes_what_follows() {
+    let disk = new_disk();
+    let mut log = open(&disk, config(2_000), Opening::default()).unwrap();
+    for number in 0..10 {
+        append(&mut log, &batch(3, 50, NOW + number));
+    }
+    log.restart_at(0, 0, Vec::new(), &[], None).unwrap();
+    assert_eq!((log.offsets().log_end, log.size_bytes()), (0, 0), "nothing is left, and nothing is known");
+    log.restart_at(100, 40, Vec::new(), &[], None).unwrap();
+    let offsets = log.offsets();
+    assert_eq!((offsets.log_start, offsets.local_log_start, offsets.log_end), (40, 100, 100));
+    assert_eq!(append(&mut log, &batch(2, 10, NOW)), 100);
+    flush(&mut log);
+    assert_eq!(ranges(&read_all(&log, 100, 1 << 20)), [(100, 101)]);
+}

@@ -73,6 +73,18 @@ impl Node {
         self.server.as_mut().expect("it was started")
     }
 
+    pub fn kill(&mut self) {
+        self.server().kill();
+        self.server = None;
+    }
+
+    /// Waits until it has ended by itself; what it said.
+    pub fn await_refusal(&mut self) -> String {
+        let mut server = self.server.take().expect("it was started");
+        wait::until("the node has ended", START, || (!server.is_running()).then_some(()));
+        server.log_text()
+    }
+
     /// Stops it in the orderly way.
     pub fn stop(&mut self) {
         self.server.take().expect("it was started").terminate(STOP);
@@ -126,8 +138,8 @@ impl Cluster {
     }
 
     /// One more node, told of the voters that there were at first; it is not started.
-    pub fn add(&mut self, id: i32, own: &[(String, String)]) -> &mut Node {
-        let node = Node::new(id, "broker,controller");
+    pub fn add(&mut self, id: i32, roles: &'static str, own: &[(String, String)]) -> &mut Node {
+        let node = Node::new(id, roles);
         self.write_properties(&node, own);
         self.nodes.push(node);
         self.nodes.last_mut().expect("just added")

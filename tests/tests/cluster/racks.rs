@@ -77,13 +77,19 @@ fn a_java_consumer_reads_in_its_rack() {
     println!("leader {leader}, near {near}: {served:?} from the tier");
     assert!(served.get(&near).is_some_and(|bytes| *bytes > 1e6), "the follower reads the tier: {served:?}");
     assert!(served.get(&leader).is_none_or(|bytes| *bytes == 0.0), "the leader gives nothing: {served:?}");
-    errors(&cluster, leader, near);
+    // In a later epoch there is an earlier one to be wrong about.
+    cluster.node(leader).stop();
+    cluster.node(leader).up();
+    cluster.node(leader).await_serving();
+    cluster.await_in_sync("deep");
+    let leader = cluster.partitions("deep")[0].leader_id;
+    errors(&cluster, leader, leader % 3 + 1);
 }
 
 const NOT_LEADER: i16 = 6;
 const OUT_OF_RANGE: i16 = 1;
 const FENCED: i16 = 74;
-const UNKNOWN_EPOCH: i16 = 76;
+const UNKNOWN_EPOCH: i16 = 75;
 
 /// What a follower answers to who is wrong, or too old.
 fn errors(cluster: &Cluster, leader: i32, follower: i32) {

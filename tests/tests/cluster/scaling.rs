@@ -32,7 +32,7 @@ fn three_brokers_become_four_and_three_again() {
     write_cold(&cluster, &pattern);
     let load = Load::start(&cluster.bootstrap(), LIVE, RATE);
 
-    let node = cluster.add(4, &[]);
+    let node = cluster.add(4, "broker,controller", &[]);
     let controller = node.controller.to_string();
     node.up();
     cluster.command(&["add-controller", "4", &controller]);
@@ -43,6 +43,8 @@ fn three_brokers_become_four_and_three_again() {
     assert_moved("rebalance", &cluster, &tails, &before, &moved);
     let held: Vec<i64> = replicas(&cluster).into_values().collect();
     assert!(held.len() == 4 && held.iter().max().unwrap() - held.iter().min().unwrap() <= 1, "spread: {held:?}");
+    let led = [LIVE, COLD].map(|topic| cluster.partitions(topic)).concat();
+    assert!(led.iter().all(|p| p.replica_nodes.first() == Some(&p.leader_id)), "preferred replicas lead: {led:?}");
     load.await_progress();
 
     let (tails, before) = (tails_now(&cluster), cluster.partitions(COLD));

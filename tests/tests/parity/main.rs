@@ -6,6 +6,7 @@
 mod cluster;
 mod configs;
 mod describe;
+mod epochs;
 mod fetch;
 mod groups;
 mod kept;

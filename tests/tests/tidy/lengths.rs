@@ -11,7 +11,7 @@ const FUNCTION_LINES: usize = 70;
 const LONG_FILES: [(&str, usize); 2] = [("log/src/recovery.rs", 601), ("protocol/src/record_batch.rs", 602)];
 /// Functions over the limit, as `path function`, with their length.
 const LONG_FUNCTIONS: [(&str, usize); 3] = [
-    ("broker/src/config/node.rs from_properties", 90),
+    ("broker/src/config/node.rs from_properties", 86),
     ("protocol/generator/src/emit.rs decode", 127),
     ("protocol/generator/src/emit.rs encode", 123),
 ];
