@@ -5,6 +5,7 @@
 //! nothing but a directory under `tests/.cache/run`; a result is one line, written last.
 
 pub mod blast;
+pub mod cluster;
 pub mod limits;
 pub mod meter;
 pub mod report;

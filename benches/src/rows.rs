@@ -1,5 +1,6 @@
 //! The rows: each starts its own broker, loads it, measures, checks, and is bounded in time.
 
+pub mod cluster;
 pub mod fetch;
 pub mod latency;
 pub mod produce;
@@ -69,6 +70,17 @@ pub const ROWS: &[Row] = &[
     Row { name: "R1", what: "process start to first acknowledged produce", run: resources::start },
     Row { name: "R3", what: "memory, idle and loaded", run: resources::memory },
     Row { name: "R4", what: "10,000 idle partitions", run: resources::idle_partitions },
+    Row { name: "P6", what: "produce, 3 nodes, replication factor 3, acks=all", run: cluster::produce },
+    Row { name: "L3", what: "end to end, 3 nodes, acks=all, 1,000 messages a second", run: cluster::latency },
+    Row { name: "C1", what: "the leader is killed: outage of a producer", run: cluster::leader_killed },
+    Row { name: "C1-tuned", what: "the same, session timeout 3 s on both sides", run: cluster::leader_killed_tuned },
+    Row {
+        name: "C2",
+        what: "the active controller is killed: until a topic can be made",
+        run: cluster::controller_killed,
+    },
+    Row { name: "C3", what: "1,000 new partitions: until each takes a record", run: cluster::many_partitions },
+    Row { name: "C4", what: "both processors busy with other work: no in-sync set shrinks", run: cluster::starved },
 ];
 
 /// Settings that both take, as production has them: no test's short intervals.

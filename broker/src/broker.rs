@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use strandline_client::network::Network;
 use strandline_controller::image::MetadataImage;
 use strandline_controller::request::{CreatedTopic, NewTopic, Refused, Request, Response};
 use strandline_controller::{ControllerError, ControllerHandle};
@@ -60,6 +61,8 @@ pub struct Broker {
     pub segment_closed: Notify,
     /// Where metrics and the tier map are served; empty = nowhere.
     pub admin_url: String,
+    /// The way to other nodes.
+    pub network: Network,
     epoch: AtomicI64,
     /// Index of the image that this node's partitions follow.
     applied: watch::Sender<u64>,
@@ -74,6 +77,7 @@ impl Broker {
         groups: Arc<GroupCoordinator>,
         epoch: i64,
         admin_url: String,
+        network: Network,
     ) -> Self {
         Broker {
             sessions: FetchSessions::new(config.fetch_sessions_max),
@@ -92,6 +96,7 @@ impl Broker {
             metrics: Metrics::default(),
             segment_closed: Notify::new(),
             admin_url,
+            network,
             epoch: AtomicI64::new(epoch),
             applied: watch::Sender::new(0),
         }

@@ -10,7 +10,7 @@ pub fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Monotonic time, for durations.
+/// Monotonic time, for durations: the runtime's, so that it stands still with a clock that a simulation has stopped.
 pub fn monotonic() -> Instant {
-    Instant::now()
+    tokio::time::Instant::now().into_std()
 }

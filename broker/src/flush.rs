@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
+use strandline_disk::{SyncTime, Workers};
 use strandline_protocol::ids::TopicPartition;
+use tokio::sync::Notify;
 
 use crate::clock;
 use crate::partition::Partition;
@@ -36,6 +38,17 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Beside `wake`, if tasks do the work.
+    wake_task: Option<Notify>,
+}
+
+impl Shared {
+    fn wake_one(&self) {
+        match &self.wake_task {
+            None => drop(self.wake.notify_one()),
+            Some(notify) => notify.notify_one(),
+        }
+    }
 }
 
 /// The way to a directory's flusher.
@@ -46,7 +59,10 @@ pub struct Flusher {
 
 impl Flusher {
     /// Starts the threads; `name` is for debuggers.
-    pub fn start(name: &str) -> io::Result<Flusher> {
+    pub fn start(name: &str, workers: &Workers) -> io::Result<Flusher> {
+        if let Workers::Tasks(sync_time) = workers {
+            return Ok(Flusher::start_tasks(sync_time));
+        }
         let flusher = Flusher { shared: Arc::new(Shared::default()), threads: Mutex::default() };
         for number in 0..SYNC_THREADS {
             let shared = Arc::clone(&flusher.shared);
@@ -56,13 +72,21 @@ impl Flusher {
         Ok(flusher)
     }
 
+    fn start_tasks(sync_time: &SyncTime) -> Flusher {
+        let shared = Arc::new(Shared { wake_task: Some(Notify::new()), ..Default::default() });
+        for _ in 0..SYNC_THREADS {
+            tokio::spawn(run_as_task(Arc::clone(&shared), Arc::clone(sync_time)));
+        }
+        Flusher { shared, threads: Mutex::default() }
+    }
+
     /// Syncs the partition as soon as a thread is free. The caller makes sure that it is in the queue once
     /// (`Partition::ask_for_flush`).
     pub fn now(&self, partition: Arc<Partition>) {
         let mut queue = self.shared.queue.lock();
         queue.due.push_back(partition);
         drop(queue);
-        self.shared.wake.notify_one();
+        self.shared.wake_one();
     }
 
     /// Syncs the partition at `at`, unless an earlier time is set.
@@ -70,13 +94,16 @@ impl Flusher {
         let mut queue = self.shared.queue.lock();
         queue.later.entry(partition.tp).or_insert((at, partition));
         drop(queue);
-        self.shared.wake.notify_one();
+        self.shared.wake_one();
     }
 
     /// Ends the threads after the syncs under way.
     pub fn stop(&self) {
         self.shared.queue.lock().stopping = true;
         self.shared.wake.notify_all();
+        if let Some(notify) = &self.shared.wake_task {
+            notify.notify_waiters();
+        }
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if thread.join().is_err() {
                 tracing::error!("a flusher thread panicked");
@@ -85,27 +112,55 @@ impl Flusher {
     }
 }
 
+/// What a worker does next.
+enum Next {
+    Sync(Arc<Partition>),
+    /// Nothing before this time; `None` = before something is put into the queue.
+    Wait(Option<Instant>),
+    End,
+}
+
+fn next(queue: &mut Queue) -> Next {
+    let later = take_expired(queue);
+    if queue.stopping {
+        return Next::End;
+    }
+    queue.due.pop_front().map_or(Next::Wait(later), Next::Sync)
+}
+
 fn run(shared: &Shared) {
     loop {
         let partition = {
             let mut queue = shared.queue.lock();
             loop {
-                let next = take_expired(&mut queue);
-                if queue.stopping {
-                    return;
-                }
-                if let Some(partition) = queue.due.pop_front() {
-                    break partition;
-                }
-                match next {
-                    Some(at) => {
-                        shared.wake.wait_until(&mut queue, at);
-                    }
-                    None => shared.wake.wait(&mut queue),
+                match next(&mut queue) {
+                    Next::Sync(partition) => break partition,
+                    Next::Wait(Some(at)) => drop(shared.wake.wait_until(&mut queue, at)),
+                    Next::Wait(None) => shared.wake.wait(&mut queue),
+                    Next::End => return,
                 }
             }
         };
-        partition.flush_in_turn();
+        let flush = partition.begin_flush_in_turn();
+        partition.finish_flush_in_turn(flush);
+    }
+}
+
+async fn run_as_task(shared: Arc<Shared>, sync_time: SyncTime) {
+    let Some(wake) = &shared.wake_task else { return };
+    loop {
+        let woken = wake.notified();
+        let next = next(&mut shared.queue.lock());
+        match next {
+            Next::Sync(partition) => {
+                let flush = partition.begin_flush_in_turn();
+                tokio::time::sleep(sync_time()).await;
+                partition.finish_flush_in_turn(flush);
+            }
+            Next::Wait(None) => woken.await,
+            Next::Wait(Some(at)) => drop(tokio::time::timeout_at(at.into(), woken).await),
+            Next::End => return,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The slow, regular work of a node, on one thread of its own: retention, compaction, checkpoints, removal of files.
+//! The slow, regular work of a node, on one thread (in a simulation: task) of its own: retention, compaction, checkpoints, removal of files.
 //!
 //! Owns the schedule. Does not own the rules (`strandline_log`), nor tiered topics' retention (`tier::tasks`).
 //! A crash leaves work for the next round after the restart.
@@ -10,10 +10,12 @@ use std::time::Duration;
 use strandline_log::config::LogConfig;
 use strandline_log::error::{LogError, ReadError};
 use strandline_log::retention::RetentionLimits;
+use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::clock;
 use crate::partition::Partition;
+use crate::shutdown::stopped;
 
 /// Kafka's `log.flush.offset.checkpoint.interval.ms`.
 const CHECKPOINT_EVERY_MS: i64 = 60_000;
@@ -38,25 +40,45 @@ struct Due {
     release: i64,
 }
 
-/// Runs on its own thread until `stop` says so, or its sender is gone.
-pub fn run(broker: &Arc<Broker>, stop: &Receiver<()>) {
-    let now = clock::now_ms();
-    let initial = i64::try_from(broker.config.initial_task_delay.as_millis()).unwrap_or(0);
-    let every = i64::try_from(broker.config.retention_check_interval.as_millis()).unwrap_or(i64::MAX);
-    let mut due = Due {
-        retention: now.saturating_add(initial),
-        checkpoints: now + CHECKPOINT_EVERY_MS,
-        compaction: now.saturating_add(initial),
-        producers: now + EXPIRE_PRODUCERS_EVERY_MS,
-        release: now + RELEASE_EVERY_MS,
-    };
-    let pause = broker.config.retention_check_interval.clamp(ROUND_MIN, ROUND_MAX);
-    while matches!(stop.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
-        round(broker, &mut due, every);
+impl Due {
+    fn from_now(broker: &Broker) -> Due {
+        let now = clock::now_ms();
+        let initial = i64::try_from(broker.config.initial_task_delay.as_millis()).unwrap_or(0);
+        Due {
+            retention: now.saturating_add(initial),
+            checkpoints: now + CHECKPOINT_EVERY_MS,
+            compaction: now.saturating_add(initial),
+            producers: now + EXPIRE_PRODUCERS_EVERY_MS,
+            release: now + RELEASE_EVERY_MS,
+        }
     }
 }
 
-fn round(broker: &Arc<Broker>, due: &mut Due, retention_every_ms: i64) {
+fn pause(broker: &Broker) -> Duration {
+    broker.config.retention_check_interval.clamp(ROUND_MIN, ROUND_MAX)
+}
+
+/// Runs on its own thread until `stop` says so, or its sender is gone.
+pub fn run(broker: &Arc<Broker>, stop: &Receiver<()>) {
+    let mut due = Due::from_now(broker);
+    while matches!(stop.recv_timeout(pause(broker)), Err(RecvTimeoutError::Timeout)) {
+        round(broker, &mut due);
+    }
+}
+
+/// The same as a task.
+pub async fn run_as_task(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
+    let mut due = Due::from_now(&broker);
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => return,
+            () = tokio::time::sleep(pause(&broker)) => round(&broker, &mut due),
+        }
+    }
+}
+
+fn round(broker: &Arc<Broker>, due: &mut Due) {
+    let retention_every_ms = i64::try_from(broker.config.retention_check_interval.as_millis()).unwrap_or(i64::MAX);
     let now = clock::now_ms();
     broker.reaper.remove_due(now);
     broker.partitions.remove_doomed(now);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use strandline_disk::{DirLock, Disk};
+use strandline_disk::{DirLock, Disk, Workers};
 use strandline_log::checkpoint::{
     CLEANER_CHECKPOINT, HIGH_WATERMARK_CHECKPOINT, LOG_START_CHECKPOINT, OffsetCheckpoint, RECOVERY_POINT_CHECKPOINT,
     TopicPartitionKey, read_offsets, write_offsets,
@@ -67,7 +67,7 @@ pub struct LockedDir {
 impl LockedDir {
     /// Creates the directory if need be, takes its lock, and reads who it belongs to.
     pub fn lock(disk: Arc<dyn Disk>, path: &Path) -> Result<LockedDir, LogDirError> {
-        disk.create_dir_all(path).map_err(LogDirError::io(path))?;
+        disk.create_dir_all_durably(path).map_err(LogDirError::io(path))?;
         let lock = disk.lock(&path.join(LOCK)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => LogDirError::InUse { path: path.to_owned() },
             _ => LogDirError::Io { path: path.to_owned(), source: error },
@@ -77,7 +77,7 @@ impl LockedDir {
     }
 
     /// Checks that the directory belongs to `meta`, or gives it to it; then reads its checkpoints.
-    pub fn open(self, wanted: &Meta, files: usize) -> Result<LogDirectory, LogDirError> {
+    pub fn open(self, wanted: &Meta, files: usize, workers: &Workers) -> Result<LogDirectory, LogDirError> {
         let path = self.path;
         match &self.meta {
             None => write_meta(&*self.disk, &path.join(META), wanted).map_err(LogDirError::io(&path))?,
@@ -109,7 +109,7 @@ impl LockedDir {
             was_clean,
         };
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let flusher = Flusher::start(&format!("flush-{name}")).map_err(io())?;
+        let flusher = Flusher::start(&format!("flush-{name}"), workers).map_err(io())?;
         Ok(LogDirectory {
             files: Arc::new(FileCache::new(Arc::clone(&self.disk), files)),
             disk: self.disk,
@@ -261,6 +261,8 @@ mod tests {
     use super::*;
     use strandline_disk::RealDisk;
 
+    const THREADS: Workers = Workers::Threads;
+
     fn meta(node_id: i32) -> Meta {
         Meta { cluster_id: "c".to_owned(), node_id, directory_id: "d".to_owned() }
     }
@@ -269,19 +271,19 @@ mod tests {
     fn a_directory_is_used_by_one_process_of_one_node() {
         let dir = tempfile::tempdir().unwrap();
         let lock = || LockedDir::lock(Arc::new(RealDisk), dir.path());
-        let first = lock().unwrap().open(&meta(1), 16).unwrap();
+        let first = lock().unwrap().open(&meta(1), 16, &THREADS).unwrap();
         assert!(matches!(lock(), Err(LogDirError::InUse { .. })));
         first.flusher.stop();
         drop(first);
         let locked = lock().unwrap();
         assert_eq!(locked.meta, Some(meta(1)));
-        assert!(matches!(locked.open(&meta(2), 16), Err(LogDirError::Foreign { what: "node", .. })));
+        assert!(matches!(locked.open(&meta(2), 16, &THREADS), Err(LogDirError::Foreign { what: "node", .. })));
     }
 
     #[test]
     fn checkpoints_come_back_and_a_clean_mark_is_believed_once() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || LockedDir::lock(Arc::new(RealDisk), dir.path()).unwrap().open(&meta(1), 16).unwrap();
+        let open = || LockedDir::lock(Arc::new(RealDisk), dir.path()).unwrap().open(&meta(1), 16, &THREADS).unwrap();
         let key = TopicPartitionKey { topic: "t".to_owned(), partition: 3 };
         let offsets = CheckpointedOffsets { recovery_point: 7, log_start: 2, high_watermark: 6 };
         let first = open();

@@ -20,7 +20,7 @@ use std::time::Duration;
 use strandline_controller::decide::Defaults;
 use strandline_controller::request::{CreatedTopic, NewTopic, Refused, Request, Response};
 use strandline_controller::{ControllerHandle, ControllerOptions};
-use strandline_disk::{Disk, RealDisk};
+use strandline_disk::{Disk, Workers};
 use strandline_log::file_cache::FileCache;
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::uuid_to_base64;
@@ -34,6 +34,7 @@ use self::registration::{register_first, start_heartbeats, until_registered, unt
 use crate::api::Api;
 use crate::broker::Broker;
 use crate::config::{Listener, NodeConfig};
+use crate::environment::{Environment, block_in_place};
 use crate::group::{GroupCoordinator, GroupSettings};
 use crate::log_dir::{LockedDir, LogDirError, LogDirectory, Meta};
 use crate::net::{BindError, Limits, ListenerTask, ReservedPort, bind, reserve};
@@ -99,7 +100,7 @@ pub struct Node {
     stopping: Arc<AtomicBool>,
     running: Running,
     controller_listeners: JoinSet<()>,
-    control: Option<ControlThread>,
+    control: Option<Control>,
 }
 
 /// What a broker runs besides its controller.
@@ -111,15 +112,19 @@ struct Running {
     heard: Option<watch::Receiver<(bool, bool)>>,
 }
 
-/// A thread with a runtime for the controller, its listener and the heartbeats.
-struct ControlThread {
+/// A runtime for the controller, its listener and the heartbeats, with a thread of its own; or the node's.
+struct Control {
     runtime: tokio::runtime::Handle,
     end: watch::Sender<bool>,
-    thread: std::thread::JoinHandle<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl ControlThread {
-    fn start() -> Result<ControlThread, NodeError> {
+impl Control {
+    fn start(workers: &Workers) -> Result<Control, NodeError> {
+        if !workers.are_threads() {
+            let runtime = tokio::runtime::Handle::current();
+            return Ok(Control { runtime, end: watch::Sender::new(false), thread: None });
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(io_error("the controller's runtime"))?;
         let (handle, end) = (runtime.handle().clone(), watch::Sender::new(false));
@@ -128,55 +133,60 @@ impl ControlThread {
             .name("controller".to_owned())
             .spawn(move || runtime.block_on(stopped(&mut ended)))
             .map_err(io_error("the controller's thread"))?;
-        Ok(ControlThread { runtime: handle, end, thread })
+        Ok(Control { runtime: handle, end, thread: Some(thread) })
     }
 
     fn stop(self) {
         self.end.send_replace(true);
-        if self.thread.join().is_err() {
+        if self.thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the controller's thread panicked");
         }
     }
 }
 
-/// Starts a node. When this returns, clients are served.
-pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
+/// Starts a node on this machine. When this returns, clients are served.
+pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
+    start_in(config, Environment::default()).await
+}
+
+/// Starts a node in any environment.
+pub async fn start_in(mut config: NodeConfig, environment: Environment) -> Result<Node, NodeError> {
     if !config.roles.broker {
         // It hosts nothing: its one directory is that of the metadata.
         config.log_dirs = vec![config.metadata_dir.clone()];
         config.remote_storage = false;
     }
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let locked = lock_dirs(&config, &disk)?;
+    let locked = lock_dirs(&config, &environment.disk)?;
     // The ports are taken first, so that a busy one is told before anything is changed, and opened last.
-    let listeners = reserve_all(&config.listeners)?;
+    let listeners = reserve_all(&environment, &config.listeners)?;
     let addresses: Vec<SocketAddr> =
         listeners.iter().map(|(_, l)| l.local_addr()).collect::<io::Result<_>>().map_err(io_error("client port"))?;
     advertise_bound_ports(&mut config, &addresses);
     let admin = bind_admin(&config)?;
     let stop = watch::Sender::new(false);
-    let control = ControlThread::start()?;
-    let (controller, controller_listeners) = start_controller(&config, disk, &control, &stop).await?;
+    let control = Control::start(&environment.workers)?;
+    let (controller, controller_listeners) = start_controller(&config, &environment, &control, &stop).await?;
     let known = cluster_of(&locked)?.or_else(|| config.cluster_id.clone());
     let (epoch, cluster_id) = if config.roles.broker {
         register_first(&config, &controller, known).await?
     } else {
         (NO_EPOCH, joining::name_cluster(&controller, known).await?)
     };
-    let (meta, dirs) = open_dirs(&config, locked, cluster_id)?;
+    let (meta, dirs) = open_dirs(&config, locked, cluster_id, &environment.workers)?;
     let config = Arc::new(config);
-    let tier = start_tier(&config, &meta, &dirs, &controller)?;
+    let tier = start_tier(&config, &meta, &dirs, &controller, &environment)?;
     let partitions = Partitions::new(Arc::clone(&config), dirs, tier.clone()).map_err(io_error("log.dirs"))?;
     let partitions = Arc::new(partitions);
     let groups = start_groups(&config, &controller, &partitions);
     let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose().map_err(io_error("admin.listener"))?;
     let admin_url = admin_address.map(|a| format!("http://{a}")).unwrap_or_default();
-    let broker = Broker::new(Arc::clone(&config), controller, partitions, tier, groups, epoch, admin_url);
+    let broker =
+        Broker::new(Arc::clone(&config), controller, partitions, tier, groups, epoch, admin_url, environment.network);
     let broker = Arc::new(broker);
     let mut running = Running { tasks: JoinSet::new(), listeners: JoinSet::new(), housekeeping: None, heard: None };
     let stopping = Arc::new(AtomicBool::new(false));
     if broker.config.roles.broker {
-        start_broker(&broker, &mut running, &stop).await?;
+        start_broker(&broker, &mut running, &environment.workers, &stop).await?;
     } else {
         let updates = broker.controller.subscribe();
         let roles = roles(&broker, &stop);
@@ -203,13 +213,14 @@ fn roles(broker: &Arc<Broker>, stop: &watch::Sender<bool>) -> Roles {
 async fn start_broker(
     broker: &Arc<Broker>,
     running: &mut Running,
+    workers: &Workers,
     stop: &watch::Sender<bool>,
 ) -> Result<(), NodeError> {
     import_topics(broker).await?;
     until_registered(broker).await;
     let updates = broker.controller.subscribe();
     let image = broker.image();
-    tokio::task::block_in_place(|| broker.partitions.open_all(&image));
+    block_in_place(|| broker.partitions.open_all(&image, workers));
     losses::tell_at_start(broker).await;
     let roles = roles(broker, stop);
     let tier_tasks = Arc::clone(&roles.tier_tasks);
@@ -224,7 +235,11 @@ async fn start_broker(
     }
     tasks.spawn(TopicDeletion::new(Arc::clone(broker)).run(stop.subscribe()));
     tasks.spawn(Arc::clone(&broker.groups).run(stop.subscribe()));
-    running.housekeeping = Some(start_housekeeping(broker)?);
+    if workers.are_threads() {
+        running.housekeeping = Some(start_housekeeping(broker)?);
+    } else {
+        tasks.spawn(housekeeping::run_as_task(Arc::clone(broker), stop.subscribe()));
+    }
     Ok(())
 }
 
@@ -251,6 +266,7 @@ fn open_dirs(
     config: &NodeConfig,
     locked: Vec<LockedDir>,
     cluster_id: String,
+    workers: &Workers,
 ) -> Result<(Meta, Vec<Arc<LogDirectory>>), NodeError> {
     let files = FileCache::FILES_DEFAULT / locked.len().max(1);
     let mut dirs = Vec::with_capacity(locked.len());
@@ -258,15 +274,15 @@ fn open_dirs(
     let mut meta = Meta { cluster_id, node_id: config.node_id, directory_id: String::new() };
     for dir in locked {
         meta.directory_id = uuid_to_base64(Uuid::new_v4());
-        let mut opened = dir.open(&meta, files)?;
+        let mut opened = dir.open(&meta, files, workers)?;
         opened.losses = Arc::clone(&losses);
         dirs.push(Arc::new(opened));
     }
     Ok((meta, dirs))
 }
 
-fn reserve_all(listeners: &[Listener]) -> Result<Vec<(Arc<str>, ReservedPort)>, NodeError> {
-    let bound = |l: &Listener| Ok((Arc::from(l.name.as_str()), reserve(&l.host, l.port)?));
+fn reserve_all(environment: &Environment, listeners: &[Listener]) -> Result<Vec<(Arc<str>, ReservedPort)>, NodeError> {
+    let bound = |l: &Listener| Ok((Arc::from(l.name.as_str()), reserve(&environment.network, &l.host, l.port)?));
     listeners.iter().map(bound).collect()
 }
 
@@ -299,17 +315,18 @@ fn advertise_bound_ports(config: &mut NodeConfig, addresses: &[SocketAddr]) {
 
 async fn start_controller(
     config: &NodeConfig,
-    disk: Arc<dyn Disk>,
-    control: &ControlThread,
+    environment: &Environment,
+    control: &Control,
     stop: &watch::Sender<bool>,
 ) -> Result<(ControllerHandle, JoinSet<()>), NodeError> {
     let dir = config.metadata_dir.join(CONTROLLER_DIR);
-    disk.create_dir_all(&dir).map_err(io_error("metadata.log.dir"))?;
+    environment.disk.create_dir_all_durably(&dir).map_err(io_error("metadata.log.dir"))?;
     let options = ControllerOptions {
         node_id: u64::try_from(config.node_id).expect("node ids are not negative"),
         dir,
-        disk,
-        transport: Arc::new(Peers::default()),
+        disk: Arc::clone(&environment.disk),
+        workers: environment.workers.clone(),
+        transport: Arc::new(Peers::new(environment.network.clone())),
         clock: Arc::new(clock::now_ms),
         defaults: Defaults {
             min_insync_replicas: usize::try_from(config.log_defaults.min_insync_replicas).unwrap_or(1),
@@ -321,7 +338,7 @@ async fn start_controller(
     let joined =
         |error: tokio::task::JoinError| NodeError::Io { what: "the controller", source: io::Error::other(error) };
     let controller = control.runtime.spawn(strandline_controller::start(options)).await.map_err(joined)??;
-    let (listeners, bound) = serve_controllers(config, &controller, control, stop)?;
+    let (listeners, bound) = serve_controllers(config, environment, &controller, control, stop)?;
     let (handle, formation) = (controller.clone(), joining::formation(config, bound));
     control.runtime.spawn(async move { handle.form(formation).await }).await.map_err(joined)??;
     Ok((controller, listeners))
@@ -332,8 +349,9 @@ async fn start_controller(
 /// given, else any.
 fn serve_controllers(
     config: &NodeConfig,
+    environment: &Environment,
     controller: &ControllerHandle,
-    control: &ControlThread,
+    control: &Control,
     stop: &watch::Sender<bool>,
 ) -> Result<(JoinSet<()>, Option<SocketAddr>), NodeError> {
     let _runtime = control.runtime.enter();
@@ -344,9 +362,10 @@ fn serve_controllers(
         wanted.push(Listener { name: "CONTROLLER".to_owned(), host: host.unwrap_or_default(), port: 0 });
     }
     for listener in wanted {
-        let bound = bind(&listener.host, listener.port)?;
-        let address = bound.local_addr().map_err(io_error("controller port"))?;
+        let reserved = reserve(&environment.network, &listener.host, listener.port)?;
+        let address = reserved.local_addr().map_err(io_error("controller port"))?;
         first.get_or_insert(address);
+        let bound = reserved.listen()?;
         let task = ListenerTask {
             name: Arc::from(listener.name.as_str()),
             listener: bound,
@@ -364,10 +383,11 @@ fn start_tier(
     meta: &Meta,
     dirs: &[Arc<LogDirectory>],
     controller: &ControllerHandle,
+    environment: &Environment,
 ) -> Result<Option<Arc<Tier>>, NodeError> {
     let Some(url) = config.tier_url.as_deref().filter(|_| config.remote_storage) else { return Ok(None) };
     let cache_dir = config.tier_cache_dir.clone().unwrap_or_else(|| dirs[0].path.join(CACHE_DIR));
-    let tier = Tier::start(config, url, &meta.cluster_id, cache_dir, controller.clone())?;
+    let tier = Tier::start(config, url, &meta.cluster_id, cache_dir, controller.clone(), environment)?;
     Ok(Some(Arc::new(tier)))
 }
 
@@ -494,16 +514,16 @@ impl Node {
         }
         if let Some((sender, thread)) = self.running.housekeeping.take() {
             drop(sender);
-            if tokio::task::block_in_place(|| thread.join()).is_err() {
+            if block_in_place(|| thread.join()).is_err() {
                 tracing::error!("the housekeeping thread panicked");
             }
         }
-        tokio::task::block_in_place(|| self.broker.partitions.close());
+        block_in_place(|| self.broker.partitions.close());
         self.broker.controller.shutdown().await;
         self.running.tasks.shutdown().await;
         self.controller_listeners.shutdown().await;
         if let Some(control) = self.control.take() {
-            tokio::task::block_in_place(|| control.stop());
+            block_in_place(|| control.stop());
         }
     }
 

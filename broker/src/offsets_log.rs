@@ -11,6 +11,7 @@ use strandline_protocol::rope::{Part, Rope};
 
 use crate::auto_topics::CONSUMER_OFFSETS;
 use crate::clock;
+use crate::environment::block_in_place;
 use crate::group::OffsetsLog;
 use crate::partition::{Acks, Isolation, Origin, Partition, ReadFrom};
 use crate::partitions::Partitions;
@@ -55,9 +56,8 @@ impl OffsetsLog for LocalOffsets {
     async fn read(&self, partition: i32, offset: i64) -> Result<(Bytes, i64), ErrorCode> {
         let partition = self.leading(partition)?;
         let offset = offset.max(partition.offsets().log_start);
-        let read = tokio::task::block_in_place(|| {
-            partition.read(offset, READ_BYTES, true, Isolation::HighWatermark, ReadFrom::Leader)
-        });
+        let read =
+            block_in_place(|| partition.read(offset, READ_BYTES, true, Isolation::HighWatermark, ReadFrom::Leader));
         let bytes = bytes_of(&read.map_err(|refused| refused.code())?.records).map_err(|error| {
             tracing::error!(partition = %partition.name(), %error, "committed offsets cannot be read");
             ErrorCode::KafkaStorageError

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use strandline_log::config::LogConfig;
 use strandline_log::error::{AppendError, LogError, ReadError, RefusedRecord};
-use strandline_log::{Log, LogOffsets};
+use strandline_log::{Flush, Log, LogOffsets};
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{BrokerId, TopicPartition};
 use strandline_protocol::remote_pointer::{PointerState, RemotePointer};
@@ -271,10 +271,17 @@ impl Partition {
         }
     }
 
-    /// The flusher's turn: one thread at a time, as the queue holds the partition once.
-    pub fn flush_in_turn(self: &Arc<Self>) {
+    /// The flusher's turn: one thread at a time, as the queue holds the partition once. Says what is to be synced.
+    pub fn begin_flush_in_turn(&self) -> Option<Flush> {
         self.flush_state.store(FLUSH_RUNNING, Ordering::Release);
-        self.flush();
+        self.begin_flush()
+    }
+
+    /// Ends the turn with the sync that it began with.
+    pub fn finish_flush_in_turn(self: &Arc<Self>, flush: Option<Flush>) {
+        if let Some(flush) = flush {
+            self.finish_flush(&flush);
+        }
         let done = self.flush_state.compare_exchange(FLUSH_RUNNING, FLUSH_IDLE, Ordering::AcqRel, Ordering::Acquire);
         if done.is_err() {
             self.flush_state.store(FLUSH_QUEUED, Ordering::Release);
@@ -284,16 +291,23 @@ impl Partition {
 
     /// Syncs all that is appended, and lets the high watermark follow. Not while another thread does.
     pub fn flush(&self) {
-        let Some(flush) = self.log.lock().begin_flush() else { return };
-        if self.failed.load(Ordering::Acquire) {
-            return;
+        if let Some(flush) = self.begin_flush() {
+            self.finish_flush(&flush);
         }
+    }
+
+    fn begin_flush(&self) -> Option<Flush> {
+        let flush = self.log.lock().begin_flush();
+        flush.filter(|_| !self.failed.load(Ordering::Acquire))
+    }
+
+    fn finish_flush(&self, flush: &Flush) {
         if let Err(error) = flush.run() {
             self.fail(&format!("sync failed: {error}"));
             return;
         }
         let mut log = self.log.lock();
-        log.finish_flush(&flush);
+        log.finish_flush(flush);
         self.durable_end.fetch_max(flush.end_offset(), Ordering::AcqRel);
         self.advance(&mut log);
         drop(log);

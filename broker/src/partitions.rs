@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use strandline_controller::ImageUpdate;
 use strandline_controller::image::{MetadataImage, PartitionImage, TopicImage};
 use strandline_controller::record::{MetadataRecord, ResourceType};
+use strandline_disk::Workers;
 use strandline_log::checkpoint::TopicPartitionKey;
 use strandline_log::partition_metadata::read as read_topic_id;
 use strandline_log::{Log, LogOptions, OpenError};
@@ -179,22 +180,27 @@ impl Partitions {
         all
     }
 
-    /// Opens everything that the image gives to this node, with several threads.
-    pub fn open_all(&self, image: &MetadataImage) {
+    /// Opens everything that the image gives to this node, with several threads if there are threads.
+    pub fn open_all(&self, image: &MetadataImage, workers: &Workers) {
         self.known.store(Arc::new(image.clone()));
         let wanted: Vec<_> = image.partitions.iter().filter(|(tp, p)| self.is_mine(image, **tp, p)).collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let opened = Mutex::new(Vec::with_capacity(wanted.len()));
-        std::thread::scope(|scope| {
-            for _ in 0..OPENERS.min(wanted.len()) {
-                scope.spawn(|| {
-                    while let Some((tp, p)) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                        let hosted = self.open(image, **tp, p);
-                        opened.lock().push((**tp, hosted));
-                    }
-                });
+        let work = || {
+            while let Some((tp, p)) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                let hosted = self.open(image, **tp, p);
+                opened.lock().push((**tp, hosted));
             }
-        });
+        };
+        if workers.are_threads() {
+            std::thread::scope(|scope| {
+                for _ in 0..OPENERS.min(wanted.len()) {
+                    scope.spawn(work);
+                }
+            });
+        } else {
+            work();
+        }
         let mut set = Set::clone(&self.set.load());
         set.extend(opened.into_inner());
         self.set.store(Arc::new(set));

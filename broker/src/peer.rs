@@ -8,16 +8,18 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
+use strandline_client::network::{Network, Socket};
 use strandline_controller::{ControllerHandle, NodeId, Probe, RaftTransport};
 use strandline_protocol::rope::Rope;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use crate::net::{ConnectionContext, FrameHandler, Reply};
@@ -37,19 +39,21 @@ const CONNECT_MAX: Duration = Duration::from_secs(1);
 const PROBE_MAX: Duration = Duration::from_millis(250);
 
 /// Connections to other nodes.
-#[derive(Default)]
 pub struct Peers {
-    idle: Mutex<HashMap<String, Vec<TcpStream>>>,
+    network: Network,
+    idle: Mutex<HashMap<String, Vec<Socket>>>,
 }
 
 impl Peers {
-    async fn connect(address: &str) -> io::Result<TcpStream> {
-        let stream = timeout(CONNECT_MAX, TcpStream::connect(address)).await??;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+    pub fn new(network: Network) -> Peers {
+        Peers { network, idle: Mutex::default() }
     }
 
-    async fn exchange(stream: &mut TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {
+    async fn connect(&self, address: &str) -> io::Result<Socket> {
+        timeout(CONNECT_MAX, self.network.connect(address)).await?
+    }
+
+    async fn exchange(stream: &mut Socket, message: &[u8]) -> io::Result<Vec<u8>> {
         let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "the message is too long for a frame");
         let length = i32::try_from(REQUEST_HEADER + message.len()).map_err(|_| too_long())?;
         let mut frame = BytesMut::with_capacity(4 + REQUEST_HEADER + message.len());
@@ -76,8 +80,9 @@ impl Peers {
 }
 
 /// Whether the other side has not closed the connection, as far as is known here. Nothing is expected on it.
-fn is_open(stream: &TcpStream) -> bool {
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+fn is_open(stream: &mut Socket) -> bool {
+    let (mut byte, mut context) = ([0], Context::from_waker(Waker::noop()));
+    Pin::new(stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
 }
 
 #[async_trait]
@@ -85,19 +90,19 @@ impl RaftTransport for Peers {
     async fn call(&self, _: NodeId, address: &str, message: Vec<u8>, deadline: Duration) -> io::Result<Vec<u8>> {
         let idle = self.idle.lock().get_mut(address).and_then(|kept| {
             // What was closed meanwhile is known to be: no message is lost in it.
-            kept.retain(is_open);
+            kept.retain_mut(is_open);
             kept.pop()
         });
         let work = async {
             // A kept connection may have been closed meanwhile: then the message has not arrived, and a new one is made.
             let (mut stream, kept) = match idle {
                 Some(stream) => (stream, true),
-                None => (Peers::connect(address).await?, false),
+                None => (self.connect(address).await?, false),
             };
             let answer = match Peers::exchange(&mut stream, &message).await {
                 Err(error) if kept && error.kind() != io::ErrorKind::InvalidData => {
                     // If nobody is there any more, it may have arrived all the same.
-                    stream = Peers::connect(address).await.map_err(|_| error)?;
+                    stream = self.connect(address).await.map_err(|_| error)?;
                     Peers::exchange(&mut stream, &message).await
                 }
                 other => other,
@@ -114,7 +119,7 @@ impl RaftTransport for Peers {
     }
 
     async fn probe(&self, address: &str) -> Probe {
-        match timeout(PROBE_MAX, TcpStream::connect(address)).await {
+        match timeout(PROBE_MAX, self.network.connect(address)).await {
             Ok(Ok(_)) => Probe::Alive,
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Probe::Gone,
             _ => Probe::Unknown,

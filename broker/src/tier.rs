@@ -22,6 +22,7 @@ pub use deletion::TopicDeletion;
 pub use tasks::TierTasks;
 
 use crate::config::NodeConfig;
+use crate::environment::Environment;
 
 /// Why the tier does not start.
 #[derive(Debug, thiserror::Error)]
@@ -46,14 +47,21 @@ impl Tier {
         cluster_id: &str,
         cache_dir: PathBuf,
         controller: ControllerHandle,
+        environment: &Environment,
     ) -> Result<Tier, TierError> {
         let seed = Uuid::new_v4().as_u128() as u64;
         let mut settings = RemoteLogConfig::new(cluster_id, cache_dir, seed);
         settings.chunk_cache_bytes = config.tier_cache_bytes;
+        if !environment.workers.are_threads() {
+            settings.io_threads = 0;
+        }
         settings.concurrent_uploads = config.tier_copiers.min(4);
         let service = Arc::new(pointers::Pointers { controller });
         let log = RemoteLog::start(settings, service, Uuid::new_v4)?;
-        let store = log.store(url, &store_options(url, &config.tier_options))?;
+        let store = match &environment.store {
+            None => log.store(url, &store_options(url, &config.tier_options))?,
+            Some(simulated) => log.simulated_store(url, Arc::clone(simulated)),
+        };
         Ok(Tier { log, store })
     }
 

@@ -14,6 +14,7 @@ use strandline_protocol::messages::metadata_response::MetadataResponse;
 use uuid::Uuid;
 
 use crate::connection::{CallError, Connection};
+use crate::network::Network;
 
 /// A partition's leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,7 @@ struct Known {
 pub struct Cluster {
     bootstrap: Vec<String>,
     client_id: String,
+    network: Network,
     deadline: Duration,
     known: Mutex<Known>,
 }
@@ -40,9 +42,14 @@ pub struct Cluster {
 impl Cluster {
     /// `bootstrap` is `host:port`, several separated by commas. Every call ends within `deadline`. Connects on first use.
     pub fn new(bootstrap: &str, client_id: &str, deadline: Duration) -> Cluster {
+        Cluster::over(Network::Tcp, bootstrap, client_id, deadline)
+    }
+
+    /// The same over another network.
+    pub fn over(network: Network, bootstrap: &str, client_id: &str, deadline: Duration) -> Cluster {
         let addresses = bootstrap.split(',').map(str::trim).filter(|a| !a.is_empty());
         let bootstrap = addresses.map(|a| if a.contains(':') { a.to_owned() } else { format!("{a}:9092") }).collect();
-        Cluster { bootstrap, client_id: client_id.to_owned(), deadline, known: Mutex::default() }
+        Cluster { bootstrap, client_id: client_id.to_owned(), network, deadline, known: Mutex::default() }
     }
 
     pub fn deadline(&self) -> Duration {
@@ -53,7 +60,7 @@ impl Cluster {
         if let Some(open) = self.known.lock().connections.get(address).filter(|c| !c.has_failed()) {
             return Ok(Arc::clone(open));
         }
-        let opened = Arc::new(Connection::open(address, &self.client_id).await?);
+        let opened = Arc::new(Connection::open(&self.network, address, &self.client_id).await?);
         self.known.lock().connections.insert(address.to_owned(), Arc::clone(&opened));
         Ok(opened)
     }

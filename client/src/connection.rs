@@ -18,10 +18,10 @@ use strandline_protocol::messages::api_versions_request::ApiVersionsRequest;
 use strandline_protocol::messages::{ApiKey, Request};
 use strandline_protocol::rope::{Part, Rope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+
+use crate::network::{Network, ReadHalf, WriteHalf};
 
 /// A response longer than this is refused, in bytes.
 const RESPONSE_BYTES_MAX: usize = 512 << 20;
@@ -74,7 +74,7 @@ struct Waiting {
 pub struct Connection {
     address: String,
     client_id: String,
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    writer: tokio::sync::Mutex<WriteHalf>,
     pending: Pending,
     correlation: AtomicI32,
     versions: HashMap<i16, RangeInclusive<i16>>,
@@ -89,11 +89,10 @@ impl Drop for Connection {
 
 impl Connection {
     /// Connects to `host:port` and asks which versions it serves.
-    pub async fn open(address: &str, client_id: &str) -> Result<Connection, CallError> {
+    pub async fn open(network: &Network, address: &str, client_id: &str) -> Result<Connection, CallError> {
         let failed = |source| CallError::Connect { address: address.to_owned(), source };
-        let connected = timeout(CONNECT_MAX, TcpStream::connect(address)).await;
+        let connected = timeout(CONNECT_MAX, network.connect(address)).await;
         let stream = connected.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
         let (read, write) = stream.into_split();
         let pending = Pending::default();
         let reader = tokio::spawn(read_responses(read, Arc::clone(&pending)));
@@ -193,7 +192,7 @@ impl Connection {
     }
 }
 
-async fn write_all(writer: &mut OwnedWriteHalf, rope: &Rope) -> io::Result<()> {
+async fn write_all(writer: &mut WriteHalf, rope: &Rope) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(rope.parts().len());
     for part in rope.parts() {
         match part {
@@ -212,7 +211,7 @@ async fn write_all(writer: &mut OwnedWriteHalf, rope: &Rope) -> io::Result<()> {
     Ok(())
 }
 
-async fn read_responses(mut read: OwnedReadHalf, pending: Pending) {
+async fn read_responses(mut read: ReadHalf, pending: Pending) {
     let reason = loop {
         match read_frame(&mut read).await {
             Ok(frame) => {
@@ -231,7 +230,7 @@ async fn read_responses(mut read: OwnedReadHalf, pending: Pending) {
     pending.queue.clear();
 }
 
-async fn read_frame(read: &mut OwnedReadHalf) -> io::Result<Bytes> {
+async fn read_frame(read: &mut ReadHalf) -> io::Result<Bytes> {
     let length = read.read_i32().await?;
     let length = usize::try_from(length).ok().filter(|l| *l <= RESPONSE_BYTES_MAX);
     let length =

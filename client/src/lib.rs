@@ -6,6 +6,7 @@
 
 mod cluster;
 mod connection;
+pub mod network;
 mod producer;
 mod reader;
 

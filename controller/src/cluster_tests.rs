@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use strandline_disk::RealDisk;
+use strandline_disk::{RealDisk, Workers};
 use strandline_protocol::ids::TopicId;
 use uuid::Uuid;
 
@@ -43,6 +43,7 @@ async fn node(wires: &Arc<Wires>, dir: &Path, id: NodeId) -> ControllerHandle {
         node_id: id,
         dir,
         disk: Arc::new(RealDisk),
+        workers: Workers::Threads,
         transport: wires.clone(),
         clock: Arc::new(|| 1_000),
         defaults: Default::default(),

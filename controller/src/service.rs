@@ -4,13 +4,14 @@
 //! together are decided together, each against the image that those before it leave, and become one Raft entry.
 //! A request is answered after its entry is applied; a crash before that leaves either outcome, as a lost answer does.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use openraft::{Config, SnapshotPolicy};
-use strandline_disk::Disk;
+use strandline_disk::{Disk, Workers};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::balancer::{self, LeaderBalance};
@@ -30,6 +31,11 @@ use crate::request::{Request, Response};
 const QUEUE_MAX: usize = 1024;
 /// Requests decided together, at most.
 const BATCH_MAX: usize = 256;
+/// Between an active controller's heartbeats to the others, ms.
+const HEARTBEAT_MS: u64 = 60;
+/// A controller's patience, ms: the others keep to a silent one for the longest, then wait between the two before they stand for
+/// election, so that a killed one is replaced within 0.65 to 0.8 s.
+const ELECTION_MS: Range<u64> = 250..400;
 /// Entries between snapshots.
 const SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
 /// Entries kept behind a snapshot for followers that lag.
@@ -44,6 +50,8 @@ pub struct ControllerOptions {
     /// Existing directory that holds `log` and `snapshot`.
     pub dir: PathBuf,
     pub disk: Arc<dyn Disk>,
+    /// Who writes the log.
+    pub workers: Workers,
     pub transport: Arc<dyn RaftTransport>,
     pub clock: WallClock,
     pub defaults: Defaults,
@@ -103,15 +111,15 @@ pub(crate) struct Pending {
 /// Starts this node's controller. It is a member of nothing until its log says so, or [`ControllerHandle::form`] is called;
 /// its messages must be served from now on ([`ControllerHandle::serve`]).
 pub async fn start(options: ControllerOptions) -> Result<ControllerHandle, StartError> {
-    let log = LogStore::open(options.disk.clone(), &options.dir)?;
+    let log = LogStore::open(options.disk.clone(), &options.dir, &options.workers)?;
     let reader = Updates::default();
     let machine = StateMachine::open(options.disk.clone(), &options.dir, Arc::clone(&reader))?;
     let image = machine.published();
     let config = Config {
         cluster_name: "strandline".to_owned(),
-        heartbeat_interval: 80,
-        election_timeout_min: 400,
-        election_timeout_max: 800,
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS.start,
+        election_timeout_max: ELECTION_MS.end,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         ..Config::default()

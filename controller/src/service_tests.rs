@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use strandline_disk::RealDisk;
+use strandline_disk::{RealDisk, Workers};
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{TopicId, TopicPartition};
 use strandline_protocol::remote_pointer::{Advance, AdvanceChange, PointerState};
@@ -37,6 +37,7 @@ async fn controller(dir: &Path) -> ControllerHandle {
         node_id: 1,
         dir: dir.to_owned(),
         disk: Arc::new(RealDisk),
+        workers: Workers::Threads,
         transport: Arc::new(NoPeers),
         clock: Arc::new(|| 1_000),
         defaults: Default::default(),

@@ -306,6 +306,16 @@ impl FaultyDisk {
         Ok(())
     }
 
+    /// Ends the process that uses the disk, not the machine: what was written is there, synced or not, and may still be
+    /// lost by a later [`FaultyDisk::crash`]. Returns the disk of the next process; this one and its files fail from now on.
+    pub fn kill(&self) -> FaultyDisk {
+        let mut state = self.0.lock();
+        state.crashed = true;
+        let next = Self::with_nodes(state.nodes.clone(), state.next_inode);
+        next.0.lock().capacity_bytes = state.capacity_bytes;
+        next
+    }
+
     /// Pulls the plug. Returns the disk as it is found afterwards; this one and its files fail from now on. What survives of
     /// the unsynced changes is chosen by `seed` alone.
     pub fn crash(&self, seed: u64) -> FaultyDisk {

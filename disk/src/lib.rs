@@ -11,10 +11,12 @@ mod faulty;
 mod faulty_image;
 mod real;
 mod traits;
+mod workers;
 
 pub use faulty::{FaultyDisk, InjectedError};
 pub use real::RealDisk;
 pub use traits::{DirEntry, DirLock, Disk, DiskFile};
+pub use workers::{SyncTime, Workers};
 
 #[cfg(test)]
 mod tests;

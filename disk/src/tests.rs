@@ -80,6 +80,18 @@ fn put(disk: &FaultyDisk, path: &str, bytes: &[u8], offset: u64) -> std::io::Res
 }
 
 #[test]
+fn a_directory_that_is_made_durably_survives_with_what_is_synced_in_it() {
+    let dir = Path::new("/data/cluster/log");
+    for seed in 0..100 {
+        let disk = FaultyDisk::new();
+        disk.create_dir_all_durably(dir).unwrap();
+        disk.replace_file(&dir.join("f"), b"kept").unwrap();
+        let after = disk.crash(seed);
+        assert_eq!(after.read_file(&dir.join("f"), 100).unwrap(), b"kept", "seed {seed}");
+    }
+}
+
+#[test]
 fn what_is_synced_survives_and_the_rest_may_not() {
     let (mut kept, mut lost, mut torn, mut unnamed) = (0, 0, 0, 0);
     for seed in 0..200 {
@@ -159,4 +171,19 @@ fn a_full_disk_takes_half_a_write_and_reads_fail_on_order() {
     disk.heal_reads();
     disk.flip_bit(Path::new("/f"), 0, 1).unwrap();
     assert_eq!(disk.read_file(Path::new("/f"), 100).unwrap()[0], 3);
+}
+
+#[test]
+fn a_directory_created_durably_outlives_a_crash_with_its_parents() {
+    for seed in 0..50 {
+        let disk = FaultyDisk::new();
+        disk.create_dir_all_durably(Path::new("/a/b/c")).unwrap();
+        let after = disk.crash(seed);
+        assert!(after.exists(Path::new("/a/b/c")).unwrap(), "seed {seed}");
+        // A process that was killed before it could sync leaves one that is there and not on the medium.
+        after.create_dir_all(Path::new("/a/d")).unwrap();
+        let next = after.kill();
+        next.create_dir_all_durably(Path::new("/a/d")).unwrap();
+        assert!(next.crash(seed).exists(Path::new("/a/d")).unwrap(), "seed {seed}");
+    }
 }

@@ -79,6 +79,22 @@ pub trait Disk: Send + Sync + Debug {
     /// Creates a directory and its missing parents. Durable after `sync_dir` of the parents.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
+    /// [`Disk::create_dir_all`] whose new names are durable when it returns: each is synced into its parent. The last one is in any
+    /// case: a process that was killed may have left one that is there and not on the medium.
+    fn create_dir_all_durably(&self, path: &Path) -> io::Result<()> {
+        let mut to_sync = Vec::new();
+        for parent in path.ancestors().skip(1) {
+            // A relative path of one name lies in the working directory.
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            to_sync.push(parent);
+            if self.exists(parent)? {
+                break;
+            }
+        }
+        self.create_dir_all(path)?;
+        to_sync.into_iter().try_for_each(|parent| self.sync_dir(parent))
+    }
+
     /// Makes creates, renames and removals in the directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 

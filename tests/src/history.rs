@@ -12,6 +12,7 @@ pub mod groups;
 pub mod op;
 pub mod order;
 pub mod pairs;
+pub mod payload;
 pub mod recorder;
 pub mod report;
 pub mod rules;

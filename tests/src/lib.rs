@@ -5,6 +5,7 @@
 //! the test process that started it, however that ends. A crash leaves a directory under `tests/.cache/run`, named by the dead
 //! process's id, which the next test process removes.
 
+pub mod amnesia;
 pub mod broker;
 pub mod clients;
 pub mod hdfs;
@@ -18,6 +19,7 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod records;
+pub mod simulation;
 pub mod tools;
 pub mod wait;
 pub mod wire;

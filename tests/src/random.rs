@@ -9,6 +9,11 @@ impl Random {
         Random(seed)
     }
 
+    /// The seed of the numbers that follow.
+    pub fn state(&self) -> u64 {
+        self.0
+    }
+
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -12,6 +12,7 @@ mod chunks;
 mod copy;
 mod delete;
 mod encoding;
+mod faulty;
 mod housekeep;
 mod io_pool;
 mod keys;
@@ -33,6 +34,7 @@ mod upload;
 
 pub use copy::Copied;
 pub use encoding::DecodeError;
+pub use faulty::{Distance, FAULTS, Fault, FaultyStore};
 pub use housekeep::Housekept;
 pub use keys::{Key, Listing, PartitionPrefix, SegmentKey};
 pub use manifest::{Entry, Manifest};

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::chunks::ChunkCache;
+use crate::faulty::FaultyStore;
 use crate::io_pool::IoPool;
 use crate::keys::PartitionPrefix;
 use crate::lru::Lru;
@@ -169,6 +170,12 @@ impl RemoteLog {
         let store = Arc::new(Store::open(url, options, limits, metrics, self.config.seed)?);
         stores.insert(url.to_owned(), Arc::clone(&store));
         Ok(store)
+    }
+
+    /// A simulated store in place of the one of this URL.
+    pub fn simulated_store(&self, url: &str, store: Arc<FaultyStore>) -> Arc<Store> {
+        let (limits, metrics) = (self.config.store_limits, Arc::clone(&self.metrics));
+        Arc::new(Store::new(store, "", url, limits, metrics, self.config.seed))
     }
 
     /// The door for one partition. Cheap: it loads nothing and starts nothing.

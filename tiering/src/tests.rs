@@ -1,7 +1,7 @@
 //! Tests of the crate against real files and, by environment, real stores.
 
 mod conformance;
-mod faulty;
+
 mod golden;
 mod harness;
 mod histories;

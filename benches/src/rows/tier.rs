@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use strandline_tests::broker::{Broker, Software};
 use strandline_tests::minio::Minio;
+use strandline_tests::place;
 use strandline_tests::process::{Program, run_well};
 use strandline_tests::proxy::Proxy;
-use strandline_tests::tools;
 use strandline_tests::wait;
 use strandline_tests::wire::{self, EARLIEST_LOCAL};
 
@@ -109,7 +109,11 @@ fn kcat(scene: &Tiered) -> u64 {
 fn java(scene: &Tiered) -> u64 {
     let (bootstrap, count) = (scene.broker.bootstrap(), scene.tiered.to_string());
     let words = ["--bootstrap-server", &bootstrap, "--topic", TOPIC, "--messages", &count, "--timeout", "60000"];
-    run_well(&tools::java("org.apache.kafka.tools.ConsumerPerformance", &words), b"", LOAD_MAX);
+    let program = Program::new("java")
+        .args(["-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", &place::class_path("kafka")])
+        .args(["org.apache.kafka.tools.ConsumerPerformance"])
+        .args(words);
+    run_well(&program, b"", LOAD_MAX);
     tiered_bytes(scene)
 }
 

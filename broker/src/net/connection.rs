@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use strandline_client::network::{Pipe, Socket};
 use strandline_protocol::rope::Rope;
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
@@ -89,7 +90,7 @@ struct Queued {
 /// Serves a connection until the peer leaves, misbehaves, or is idle too long, or `stop` becomes true: then what was
 /// accepted is still answered. Dropping the future closes it.
 pub async fn serve(
-    stream: TcpStream,
+    stream: Socket,
     context: ConnectionContext,
     handler: Arc<dyn FrameHandler>,
     limits: Arc<Limits>,
@@ -97,7 +98,9 @@ pub async fn serve(
 ) {
     let _closed = Closed { handler: Arc::clone(&handler), context: context.clone() };
     let peer = context.peer;
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Socket::Tcp(stream) = &stream
+        && let Err(error) = stream.set_nodelay(true)
+    {
         tracing::debug!(%peer, %error, "no TCP_NODELAY");
     }
     let (replies, queue) = mpsc::channel(PIPELINED_MAX);
@@ -130,7 +133,7 @@ fn quiet(error: &io::Error) -> bool {
 }
 
 async fn write_replies(
-    stream: &TcpStream,
+    stream: &Socket,
     handler: &dyn FrameHandler,
     mut queue: mpsc::Receiver<Queued>,
 ) -> io::Result<()> {
@@ -151,7 +154,7 @@ async fn write_replies(
 }
 
 async fn read_requests(
-    stream: &TcpStream,
+    stream: &Socket,
     context: &ConnectionContext,
     handler: &dyn FrameHandler,
     limits: &Limits,
@@ -180,7 +183,7 @@ async fn read_requests(
 }
 
 /// The next frame without its length; `None` at a clean end of the stream.
-async fn read_frame(stream: &TcpStream, buffer: &mut BytesMut, limits: &Limits) -> io::Result<Option<Bytes>> {
+async fn read_frame(stream: &Socket, buffer: &mut BytesMut, limits: &Limits) -> io::Result<Option<Bytes>> {
     while buffer.len() < 4 {
         if fill(stream, buffer, READ_BYTES, limits.idle_max).await? == 0 {
             return if buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
@@ -209,7 +212,11 @@ async fn read_frame(stream: &TcpStream, buffer: &mut BytesMut, limits: &Limits) 
 }
 
 /// Reads once, making room for `room` bytes. Returns 0 at the end of the stream.
-async fn fill(stream: &TcpStream, buffer: &mut BytesMut, room: usize, idle_max: Duration) -> io::Result<usize> {
+async fn fill(stream: &Socket, buffer: &mut BytesMut, room: usize, idle_max: Duration) -> io::Result<usize> {
+    let stream = match stream {
+        Socket::Tcp(stream) => stream,
+        Socket::Simulated(pipe) => return fill_from_pipe(&**pipe, buffer, room, idle_max).await,
+    };
     loop {
         if buffer.capacity() - buffer.len() < room {
             buffer.reserve(room);
@@ -228,4 +235,12 @@ async fn fill(stream: &TcpStream, buffer: &mut BytesMut, room: usize, idle_max: 
             }
         }
     }
+}
+
+async fn fill_from_pipe(pipe: &dyn Pipe, buffer: &mut BytesMut, room: usize, idle_max: Duration) -> io::Result<usize> {
+    let mut bytes = vec![0; room];
+    let mut read = ReadBuf::new(&mut bytes);
+    timeout(idle_max, std::future::poll_fn(|context| pipe.poll_read(context, &mut read))).await??;
+    buffer.extend_from_slice(read.filled());
+    Ok(read.filled().len())
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use strandline_client::network::{self, Network, SimulatedListener};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -48,34 +49,91 @@ fn hint(source: &io::Error, owner: Option<&str>) -> String {
 }
 
 /// A port that this process has, and at which nobody is answered yet: connections are refused.
-pub struct ReservedPort {
-    socket: Socket,
-    address: String,
+pub enum ReservedPort {
+    Tcp {
+        socket: Socket,
+        address: String,
+    },
+    /// Opened by [`ReservedPort::listen`].
+    Simulated {
+        network: Network,
+        port: u16,
+    },
 }
 
 impl ReservedPort {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+        match self {
+            ReservedPort::Tcp { socket, .. } => {
+                socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+            }
+            ReservedPort::Simulated { port, .. } => Ok(SocketAddr::from(([127, 0, 0, 1], *port))),
+        }
     }
 
     /// Opens the port.
-    pub fn listen(self) -> Result<TcpListener, BindError> {
-        let ReservedPort { socket, address } = self;
-        let open = || {
-            socket.listen(BACKLOG)?;
-            TcpListener::from_std(socket.into())
-        };
-        open().map_err(|source| BindError { address, source, owner: None })
+    pub fn listen(self) -> Result<OpenPort, BindError> {
+        match self {
+            ReservedPort::Tcp { socket, address } => listen_tcp(socket, address).map(OpenPort::Tcp),
+            ReservedPort::Simulated { network, port } => bind_in(&network, "", port),
+        }
+    }
+}
+
+fn listen_tcp(socket: Socket, address: String) -> Result<TcpListener, BindError> {
+    let open = || {
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(|source| BindError { address, source, owner: None })
+}
+
+/// A port that takes connections.
+pub enum OpenPort {
+    Tcp(TcpListener),
+    Simulated(Box<dyn SimulatedListener>),
+}
+
+impl OpenPort {
+    async fn accept(&self) -> io::Result<(network::Socket, SocketAddr)> {
+        match self {
+            OpenPort::Tcp(listener) => {
+                listener.accept().await.map(|(stream, peer)| (network::Socket::Tcp(stream), peer))
+            }
+            OpenPort::Simulated(listener) => {
+                let accepted = std::future::poll_fn(|context| listener.poll_accept(context)).await;
+                accepted.map(|(pipe, peer)| (network::Socket::Simulated(pipe), peer))
+            }
+        }
     }
 }
 
 /// Binds `host:port` and opens it.
 pub fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
-    reserve(host, port)?.listen()
+    let (socket, address) = reserve_tcp(host, port)?;
+    listen_tcp(socket, address)
+}
+
+/// The same in any network. A simulated one has one host for each node.
+fn bind_in(network: &Network, host: &str, port: u16) -> Result<OpenPort, BindError> {
+    match network {
+        Network::Tcp => bind(host, port).map(OpenPort::Tcp),
+        Network::Simulated(endpoint) => {
+            let failed = |source| BindError { address: format!("port {port}"), source, owner: None };
+            endpoint.listen(port).map(OpenPort::Simulated).map_err(failed)
+        }
+    }
 }
 
 /// Binds `host:port`; an empty host is every interface, port 0 any free port.
-pub fn reserve(host: &str, port: u16) -> Result<ReservedPort, BindError> {
+pub fn reserve(network: &Network, host: &str, port: u16) -> Result<ReservedPort, BindError> {
+    match network {
+        Network::Tcp => reserve_tcp(host, port).map(|(socket, address)| ReservedPort::Tcp { socket, address }),
+        Network::Simulated(_) => Ok(ReservedPort::Simulated { network: network.clone(), port }),
+    }
+}
+
+fn reserve_tcp(host: &str, port: u16) -> Result<(Socket, String), BindError> {
     let address = format!("{}:{port}", if host.is_empty() { "*" } else { host });
     let failed = |source: io::Error| {
         let owner = if source.kind() == io::ErrorKind::AddrInUse { port_owner(port) } else { None };
@@ -104,13 +162,13 @@ pub fn reserve(host: &str, port: u16) -> Result<ReservedPort, BindError> {
         socket.bind(&target.into())?;
         Ok(socket)
     };
-    Ok(ReservedPort { socket: open().map_err(failed)?, address: address.clone() })
+    Ok((open().map_err(failed)?, address.clone()))
 }
 
 /// Accepts on one listener until told to stop, then lets connections finish.
 pub struct ListenerTask {
     pub name: Arc<str>,
-    pub listener: TcpListener,
+    pub listener: OpenPort,
     pub handler: Arc<dyn FrameHandler>,
     pub limits: Arc<Limits>,
     pub connections_max: usize,

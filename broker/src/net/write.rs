@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 
 use rustix::net::{SendAncillaryBuffer, SendFlags};
+use strandline_client::network::{Pipe, Socket};
 use strandline_protocol::rope::{FileRange, Part, Rope};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -13,7 +14,11 @@ use tokio::net::TcpStream;
 const SLICES_MAX: usize = 64;
 
 /// Writes all of `rope`. Returns its bytes. An error leaves the connection unusable.
-pub async fn write_rope(stream: &TcpStream, rope: &Rope) -> io::Result<u64> {
+pub async fn write_rope(stream: &Socket, rope: &Rope) -> io::Result<u64> {
+    let stream = match stream {
+        Socket::Tcp(stream) => stream,
+        Socket::Simulated(pipe) => return write_to_pipe(&**pipe, rope).await,
+    };
     let parts = rope.parts();
     let mut next = 0;
     while next < parts.len() {
@@ -75,4 +80,25 @@ async fn write_file(stream: &TcpStream, range: &FileRange) -> io::Result<()> {
 fn send_once(stream: &TcpStream, file: &File, position: u64, want: usize) -> io::Result<usize> {
     let mut offset = position;
     Ok(rustix::fs::sendfile(stream, file, Some(&mut offset), want)?)
+}
+
+/// A simulated connection takes bytes only: ranges of files are read.
+async fn write_to_pipe(pipe: &dyn Pipe, rope: &Rope) -> io::Result<u64> {
+    for part in rope.parts() {
+        let bytes = match part {
+            Part::Bytes(bytes) => bytes.clone(),
+            Part::File(range) => {
+                let len = usize::try_from(range.len).map_err(io::Error::other)?;
+                let mut bytes = vec![0; len];
+                std::os::unix::fs::FileExt::read_exact_at(&*range.file, &mut bytes, range.position)?;
+                bytes.into()
+            }
+        };
+        let mut left = &bytes[..];
+        while !left.is_empty() {
+            let written = std::future::poll_fn(|context| pipe.poll_write(context, left)).await?;
+            left = &left[written..];
+        }
+    }
+    Ok(rope.len())
 }

@@ -15,7 +15,7 @@ use strandline_protocol::ids::uuid_to_base64;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{BEAT_SOON, ControlThread, NodeError};
+use super::{BEAT_SOON, Control, NodeError};
 use crate::broker::Broker;
 use crate::config::NodeConfig;
 use crate::log_dir::Meta;
@@ -76,7 +76,7 @@ pub(super) async fn until_registered(broker: &Broker) {
 /// stop.
 pub(super) fn start_heartbeats(
     broker: &Arc<Broker>,
-    control: &ControlThread,
+    control: &Control,
     meta: &Meta,
     stopping: &Arc<AtomicBool>,
     stop: &watch::Sender<bool>,

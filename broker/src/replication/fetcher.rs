@@ -5,7 +5,7 @@
 //! watermark and log start of the leader. Only then the next fetch goes out.
 //! A crash leaves what the log's recovery keeps; the next fetch tells the leader how far that is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ const PARTITION_BYTES_MAX: i32 = 1 << 20;
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause after a failed fetch, and before a partition that was refused is asked for again.
 const BACKOFF: Duration = Duration::from_millis(100);
+/// After a new partition was given to the fetcher, before a fetch without it is given up.
+const SETTLE: Duration = Duration::from_millis(5);
 /// Reading a sidecar, for a replica that boots from the tier.
 const TAIL_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -124,8 +126,10 @@ impl Fetcher {
             }
             let fetched = tokio::select! {
                 () = stopped(&mut stop) => return,
-                fetched = self.fetch(&partitions) => fetched,
+                fetched = self.fetch_unless_changed(&partitions, &resting) => fetched,
             };
+            // A new partition does not wait for the end of a fetch that does not ask for it.
+            let Some(fetched) = fetched else { continue };
             match fetched {
                 Ok(response) => {
                     let until = tokio::time::Instant::now() + BACKOFF;
@@ -178,6 +182,31 @@ impl Fetcher {
         self.broker.throttles.rate(&self.broker, partition, Side::Follower, self.broker.config.node_id)
     }
 
+    /// Fetches; `None` = given up, with its connection, because there are partitions that it does not ask for.
+    async fn fetch_unless_changed(
+        &mut self,
+        partitions: &[Arc<Partition>],
+        resting: &HashMap<TopicPartition, tokio::time::Instant>,
+    ) -> Option<Result<FetchResponse, CallError>> {
+        let (followed, leader) = (Arc::clone(&self.followed), self.leader);
+        let fetch = self.fetch(partitions);
+        tokio::pin!(fetch);
+        loop {
+            tokio::select! {
+                fetched = &mut fetch => return Some(fetched),
+                () = followed.changed.notified() => {}
+            }
+            // A new topic's partitions come one by one.
+            tokio::time::sleep(SETTLE).await;
+            let asked: HashSet<TopicPartition> = partitions.iter().map(|p| p.tp).collect();
+            let is_new =
+                |p: &Arc<Partition>| p.follows(leader) && !asked.contains(&p.tp) && !resting.contains_key(&p.tp);
+            if followed.partitions.lock().values().any(is_new) {
+                return None;
+            }
+        }
+    }
+
     async fn fetch(&mut self, partitions: &[Arc<Partition>]) -> Result<FetchResponse, CallError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
@@ -195,7 +224,8 @@ impl Fetcher {
         let endpoint =
             image.brokers.get(&self.leader).and_then(|b| b.endpoint(&self.broker.config.inter_broker_listener));
         let endpoint = endpoint.ok_or_else(|| CallError::NoBroker(format!("node {}", self.leader)))?;
-        Connection::open(&format!("{}:{}", endpoint.host, endpoint.port), "strandline-replica").await
+        let address = format!("{}:{}", endpoint.host, endpoint.port);
+        Connection::open(&self.broker.network, &address, "strandline-replica").await
     }
 
     fn request(&self, partitions: &[Arc<Partition>]) -> FetchRequest {

@@ -13,6 +13,7 @@ use strandline_tiering::{MoveError, RemoteReadError};
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::environment::block_in_place;
 use crate::partition::{Aborted, Isolation, Partition, PartitionRead, ReadRefused, TimestampedOffset};
 
 /// A search by time may read several sidecars and a chunk (Kafka: `remote.list.offsets.request.timeout.ms`).
@@ -105,7 +106,7 @@ impl Broker {
             failed(&error);
             error.error_code()
         })?;
-        tokio::task::block_in_place(|| self.partitions.write_checkpoints());
+        block_in_place(|| self.partitions.write_checkpoints());
         Ok(())
     }
 

@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::environment::block_in_place;
 use crate::partition::Partition;
 use crate::shutdown::stopped;
 
@@ -329,7 +330,7 @@ impl TierTasks {
             partition = %name, local_end = offsets.log_end, remote_end = next, set_aside = %aside.display(),
             "the local log disagrees with the remote one, which wins: the log restarts behind it"
         );
-        tokio::task::block_in_place(|| {
+        block_in_place(|| {
             partition.log().restart_at(next, pointer.log_start_offset, epochs, &producer_state, Some(&aside))?;
             // Before anything is appended behind the new start: recovery must not look below it.
             self.broker.partitions.write_checkpoints();

@@ -1,6 +1,6 @@
 //! The controller's log file: votes and entries, durable before anyone hears of them.
 //!
-//! Owns the file `log` (`docs/formats/controller-log.md`), its recovery and the one thread that writes it. Does not own
+//! Owns the file `log` (`docs/formats/controller-log.md`), its recovery and the one thread (in a simulation: task) that writes it. Does not own
 //! what is in memory (`log_store`).
 //!
 //! Invariants: the file is a header and frames. One frame is one group of records, written by one call and synced before
@@ -13,7 +13,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use strandline_disk::{Disk, DiskFile};
+use strandline_disk::{Disk, DiskFile, SyncTime, Workers};
 use tokio::sync::{mpsc, oneshot};
 
 use super::types::{Entry, LogId, Vote, get_entry, get_log_id, get_vote, put_entry, put_log_id, put_vote};
@@ -139,7 +139,11 @@ fn stopped() -> io::Error {
 }
 
 /// Opens or creates the log in `dir` and starts its writer. Returns the records in order.
-pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(LogWriter, Vec<LogRecord>), OpenLogError> {
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    workers: &Workers,
+) -> Result<(LogWriter, Vec<LogRecord>), OpenLogError> {
     let path = dir.join("log");
     let failed = |source| OpenLogError::Io { path: path.display().to_string(), source };
     if !disk.exists(&path).map_err(failed)? {
@@ -155,10 +159,13 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(LogWriter, Vec<Lo
     }
     let (queue, commands) = mpsc::channel(QUEUE_MAX);
     let writer = Writer { disk, path: path.clone(), file, position: end, failed: false };
-    std::thread::Builder::new()
-        .name("controller-log".to_owned())
-        .spawn(move || writer.run(commands))
-        .map_err(failed)?;
+    match workers {
+        Workers::Threads => {
+            let builder = std::thread::Builder::new().name("controller-log".to_owned());
+            builder.spawn(move || writer.run(commands)).map_err(failed)?;
+        }
+        Workers::Tasks(sync_time) => drop(tokio::spawn(writer.run_as_task(commands, Arc::clone(sync_time)))),
+    }
     Ok((LogWriter { queue }, records))
 }
 
@@ -230,6 +237,14 @@ impl Writer {
     fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut group = Vec::new();
         while commands.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+            self.write_group(std::mem::take(&mut group));
+        }
+    }
+
+    async fn run_as_task(mut self, mut commands: mpsc::Receiver<Command>, sync_time: SyncTime) {
+        let mut group = Vec::new();
+        while commands.recv_many(&mut group, GROUP_MAX).await > 0 {
+            tokio::time::sleep(sync_time()).await;
             self.write_group(std::mem::take(&mut group));
         }
     }

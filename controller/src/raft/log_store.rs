@@ -13,7 +13,7 @@ use std::sync::Arc;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogId, RaftLogReader, StorageIOError};
 use parking_lot::RwLock;
-use strandline_disk::Disk;
+use strandline_disk::{Disk, Workers};
 
 use super::log_file::{self, LogRecord, LogWriter, OpenLogError};
 use super::types::{Entry, LogId, NodeId, StorageError, TypeConfig, Vote};
@@ -60,8 +60,8 @@ pub struct LogStore {
 
 impl LogStore {
     /// Opens or creates the log in `dir`.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, OpenLogError> {
-        let (writer, records) = log_file::open(disk, dir)?;
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, workers: &Workers) -> Result<Self, OpenLogError> {
+        let (writer, records) = log_file::open(disk, dir, workers)?;
         let mut live = Live::default();
         for record in records {
             live.replay(record);

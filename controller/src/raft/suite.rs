@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use openraft::testing::{StoreBuilder, Suite};
-use strandline_disk::RealDisk;
+use strandline_disk::{RealDisk, Workers};
 use tempfile::TempDir;
 
 use super::log_store::LogStore;
@@ -16,7 +16,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for InTemporaryDi
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
         let disk = Arc::new(RealDisk);
-        let log = LogStore::open(disk.clone(), dir.path()).unwrap();
+        let log = LogStore::open(disk.clone(), dir.path(), &Workers::Threads).unwrap();
         let machine = StateMachine::open(disk, dir.path(), Default::default()).unwrap();
         Ok((dir, log, machine))
     }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use strandline_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use strandline_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
+use strandline_tests::amnesia::Amnesia;
 use strandline_tests::broker::Software;
 use strandline_tests::netns::{self, Network};
 use strandline_tests::process::{Program, Server};
+use strandline_tests::random::Random;
 use strandline_tests::{place, tools, wait, wire};
 
 use crate::link::Router;
@@ -34,7 +36,16 @@ pub enum Promise {
     Careless,
 }
 
-/// One node. Dropped = killed.
+/// What the nodes' log directories lie on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disks {
+    /// The machine's.
+    Real,
+    /// A file system for each node that forgets what was not synced.
+    Amnesia,
+}
+
+/// One node. Dropped = killed, and then its disk is gone.
 #[derive(Debug)]
 pub struct Node {
     pub id: u8,
@@ -42,6 +53,7 @@ pub struct Node {
     directory: PathBuf,
     program: Program,
     server: Option<Server>,
+    pub disk: Option<Amnesia>,
 }
 
 impl Node {
@@ -61,6 +73,14 @@ impl Node {
         let mut server = self.server.take().expect("it was started");
         let ran = server.is_running();
         server.kill();
+        ran
+    }
+
+    /// SIGKILL, and its disk loses what was not synced; whether it ran until then.
+    pub fn lose_power(&mut self, random: &mut Random) -> bool {
+        let ran = self.kill();
+        let lost = self.disk.as_mut().expect("a disk that forgets").lose_power(random);
+        eprintln!("node {}: {lost:?}", self.id);
         ran
     }
 
@@ -85,7 +105,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts all nodes and waits until each serves. `tiered` = with remote storage.
-    pub fn start(software: Software, promise: Promise, tiered: bool) -> Self {
+    pub fn start(software: Software, promise: Promise, tiered: bool, disks: Disks) -> Self {
         let network = Network::build(NODES);
         let store = (software == Software::Strandline && tiered).then(Store::start);
         let bucket = place::directory("shared-bucket");
@@ -110,7 +130,8 @@ impl Cluster {
             }
             let program = cluster.program(software, id, &file);
             let address = netns::socket(id, CLIENT_PORT);
-            cluster.nodes.push(Node { id, address, directory, program, server: None });
+            let disk = (disks == Disks::Amnesia).then(|| Amnesia::mount(&directory.join("disk")));
+            cluster.nodes.push(Node { id, address, directory, program, server: None, disk });
         }
         cluster.nodes.iter_mut().for_each(Node::up);
         cluster.nodes.iter_mut().for_each(Node::await_serving);
@@ -216,7 +237,7 @@ fn shared_properties(id: u8, directory: &std::path::Path, promise: Promise) -> S
         ("listeners", format!("PLAINTEXT://{client},CONTROLLER://{controller}")),
         ("advertised.listeners", format!("PLAINTEXT://{client}")),
         ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".into()),
-        ("log.dirs", directory.join("logs").display().to_string()),
+        ("log.dirs", directory.join("disk").join("logs").display().to_string()),
         ("min.insync.replicas", minimum.into()),
         ("default.replication.factor", NODES.to_string()),
         ("offsets.topic.replication.factor", NODES.to_string()),

@@ -4,25 +4,20 @@
 
 use std::time::Duration;
 
-use strandline_protocol::compression::DecompressLimit;
-use strandline_protocol::messages::fetch_response::PartitionData;
 use strandline_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
-use strandline_protocol::record_batch::{batches, records};
-use strandline_tests::history::op::{Action, Key, Micro, Query, Seen, Slice, Stage};
+use strandline_tests::history::op::{Action, Key, Micro, Query, Slice, Stage};
+use strandline_tests::history::payload::slice_of;
 use strandline_tests::random::Random;
 use strandline_tests::wait;
 use strandline_tests::wire::{EARLIEST, EARLIEST_LOCAL, FETCH, LATEST, fetch_request};
 
 use crate::link::Router;
-use crate::producer::value_of;
 use crate::workload::Shared;
 
 /// Bytes of one fetch.
 const FETCH_BYTES: i32 = 512 << 10;
 /// How long a broker may wait for records.
 const WAIT_MS: i32 = 100;
-/// The largest decompressed batch, bytes.
-const DECOMPRESSED_MAX: usize = 16 << 20;
 const RETRY: Duration = Duration::from_millis(100);
 /// Between two rounds of questions for offsets.
 const ASK: Duration = Duration::from_millis(500);
@@ -42,35 +37,7 @@ pub fn fetch(router: &mut Router, partition: i32, from: i64) -> Result<(Slice, i
         router.forget_leader(partition);
         return Err(format!("Fetch of {partition} at {from}: error {}", data.error_code));
     }
-    read(Key::new(router.topic(), partition), from, data)
-}
-
-fn read(key: Key, from: i64, data: PartitionData) -> Result<(Slice, i64), String> {
-    let bytes = data.records.and_then(|records| records.to_bytes()).unwrap_or_default();
-    let (mut seen, mut next) = (Vec::new(), from);
-    // The last batch may be cut off by the size limit: it comes again.
-    for (header, batch) in batches(&bytes).map_while(Result::ok) {
-        header.verify_crc(batch).map_err(|e| format!("{key} at {}: {e}", header.base_offset))?;
-        let records = records(batch, DecompressLimit(DECOMPRESSED_MAX)).map_err(|e| e.to_string())?;
-        for record in records.filter(|_| !header.is_control()) {
-            let record = record.map_err(|e| format!("{key} at {}: {e}", header.base_offset))?;
-            if record.offset < from {
-                continue;
-            }
-            let value = record.value.as_deref().and_then(value_of);
-            let value = value.ok_or_else(|| format!("{key} at {}: not a record of this run", record.offset))?;
-            let (leader_epoch, timestamp) = (Some(header.partition_leader_epoch), Some(record.timestamp));
-            seen.push(Seen { offset: record.offset, value, leader_epoch, timestamp });
-        }
-        next = next.max(header.next_offset());
-    }
-    let slice = Slice {
-        log_start: Some(data.log_start_offset),
-        high_watermark: Some(data.high_watermark),
-        last_stable_offset: Some(data.last_stable_offset),
-        ..Slice::new(key, seen)
-    };
-    Ok((slice, next))
+    slice_of(Key::new(router.topic(), partition), from, data)
 }
 
 /// A reader with its positions.

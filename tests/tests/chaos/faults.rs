@@ -27,6 +27,10 @@ pub enum Fault {
     KillAll,
     /// SIGKILL of one node after the other, each started again at once and not waited for.
     Storm,
+    /// The power of one node fails: it is killed, and its disk forgets what was not synced.
+    PowerLoss(u8),
+    /// The power of all nodes fails at once.
+    Blackout,
     /// SIGSTOP.
     Pause(u8),
     /// Cut off from the other nodes, not from clients.
@@ -54,6 +58,8 @@ impl Fault {
             Fault::Kill(_) => "kill",
             Fault::KillAll => "kill-all",
             Fault::Storm => "restart-storm",
+            Fault::PowerLoss(_) => "power-loss",
+            Fault::Blackout => "blackout",
             Fault::Pause(_) => "pause",
             Fault::Isolate(_) => "isolate",
             Fault::Unplug(_) => "unplug",
@@ -124,6 +130,21 @@ impl Fault {
                 cluster.nodes.iter_mut().for_each(|node| node.up());
                 cluster.nodes.iter_mut().for_each(|node| node.await_serving());
                 fired(ran, "a node had ended before it was killed")
+            }
+            Fault::PowerLoss(node) => {
+                let ran = cluster.node(node).lose_power(random);
+                wait::pause(hold);
+                cluster.node(node).up();
+                cluster.node(node).await_serving();
+                fired(ran, "the node had ended before its power failed")
+            }
+            Fault::Blackout => {
+                // All are stopped before the first is killed: none may see another go.
+                cluster.nodes.iter_mut().for_each(|node| node.server().freeze());
+                let ran = cluster.nodes.iter_mut().map(|node| node.lose_power(random)).filter(|ran| *ran).count();
+                cluster.nodes.iter_mut().for_each(|node| node.up());
+                cluster.nodes.iter_mut().for_each(|node| node.await_serving());
+                fired(ran == usize::from(NODES), "a node had ended before its power failed")
             }
             Fault::Storm => self.storm(cluster, random),
             Fault::Pause(node) => {

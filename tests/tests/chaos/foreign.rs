@@ -3,14 +3,15 @@
 //! They tell what they achieved, not when they began: their lines have no invocation. Their records are named by process and number
 //! (`7.123`), so that every consumer of the run can read them.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use strandline_tests::history::op::{Action, Key, Micro, Seen, Sent, Slice, Stage};
+use strandline_tests::history::payload::{NUMBER_BITS, value_of};
 use strandline_tests::process::{self, Program, Running};
 use strandline_tests::{place, tools, wait};
 
-use crate::producer::{NUMBER_BITS, value_of};
 use crate::workload::Shared;
 
 /// Records of one run of kcat's producer.
@@ -150,19 +151,35 @@ fn tell_member(shared: &Shared, topic: &str, process: u32, lines: &[String]) {
     eprintln!("the Java consumer has read {count} records, in {rebalances} assignments and revocations");
 }
 
+/// librdkafka may hand records out again when a partition's leader changes, from the position of its queue: it is told as a new client
+/// without a beginning, so that what it read again is held against the log, and the step back against nobody.
 fn tell_reader(shared: &Shared, topic: &str, process: u32, lines: &[String]) {
-    let keys = (0..shared.partitions).map(|partition| Key::new(topic, partition)).collect();
-    tell(shared, process, Stage::Ok, Action::Assign { keys, seek_to_beginning: true });
+    let assign = |process: u32, seek_to_beginning: bool| {
+        let keys = (0..shared.partitions).map(|partition| Key::new(topic, partition)).collect();
+        tell(shared, process, Stage::Ok, Action::Assign { keys, seek_to_beginning });
+    };
     let record = |line: &String| {
         let mut fields = line.splitn(3, ' ');
         let (partition, offset) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
         Some((partition, Seen::new(offset, value_of(fields.next()?.as_bytes())?)))
     };
-    let records: Vec<(i32, Seen)> = lines.iter().filter_map(record).collect();
+    assign(process, true);
+    let (mut process, mut records, mut next, mut count) = (process, Vec::new(), BTreeMap::new(), 0);
+    for (partition, seen) in lines.iter().filter_map(record) {
+        let expected = next.insert(partition, seen.offset + 1).unwrap_or(0);
+        if seen.offset < expected {
+            eprintln!("kcat reads partition {partition} from {} again, after {}", seen.offset, expected - 1);
+            tell_polls(shared, topic, process, &records);
+            records.clear();
+            process = shared.recorder.process();
+            assign(process, false);
+        }
+        records.push((partition, seen));
+        count += 1;
+    }
     tell_polls(shared, topic, process, &records);
-    eprintln!("kcat has read {} records", records.len());
+    eprintln!("kcat has read {count} records");
 }
-
 /// Runs kcat's producer again and again, each time for one partition, until the workload stops.
 pub fn produce_with_kcat(shared: &Shared, bootstrap: &str, topic: &str) {
     for partition in (0..shared.partitions).cycle() {

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use strandline_protocol::compression::Compression;
 use strandline_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use strandline_protocol::record_batch::RecordBatchBuilder;
-use strandline_tests::history::op::{Action, Key, Micro, Sent, Stage, Value};
+use strandline_tests::history::op::{Action, Key, Micro, Sent, Stage};
+use strandline_tests::history::payload::{NUMBER_BITS, text};
 use strandline_tests::random::Random;
 use strandline_tests::wait;
 use strandline_tests::wire::{PRODUCE, produce_request};
@@ -28,8 +29,6 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Between two batches.
 const PAUSE: Duration = Duration::from_millis(15);
 const INIT_PRODUCER_ID: i16 = 4;
-/// Numbers of one process's values.
-pub const NUMBER_BITS: u32 = 32;
 
 /// The batch is there already.
 const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
@@ -41,22 +40,6 @@ enum Outcome {
     /// Acknowledged; `None` = its offset was not told.
     Written(Option<i64>),
     Unknown(String),
-}
-
-/// The text of a record: its value, filled up so that segments roll.
-pub fn text(value: Value, length: usize) -> Vec<u8> {
-    let mut text = value.to_string().into_bytes();
-    text.resize(length.max(text.len()), b'.');
-    text
-}
-
-/// The value of a record's text: a number, or a foreign client's `process.number`; dots behind it are filling.
-pub fn value_of(text: &[u8]) -> Option<Value> {
-    let text = std::str::from_utf8(text).ok()?.trim_end_matches('.');
-    match text.split_once('.') {
-        None => text.parse().ok(),
-        Some((process, number)) => Some(process.parse::<Value>().ok()? << NUMBER_BITS | number.parse::<Value>().ok()?),
-    }
 }
 
 struct Producer<'a> {

@@ -17,7 +17,7 @@ use strandline_tests::history::rules::Rules;
 use strandline_tests::random::Random;
 use strandline_tests::{place, wait};
 
-use crate::cluster::{Cluster, NODES, Promise};
+use crate::cluster::{Cluster, Disks, NODES, Promise};
 use crate::faults::{self, Fault};
 use crate::foreign::{self, Foreign};
 use crate::link::Router;
@@ -46,6 +46,7 @@ const IN_SYNC: Duration = Duration::from_secs(180);
 pub struct Scenario {
     pub software: Software,
     pub promise: Promise,
+    pub disks: Disks,
     /// With remote storage, and consumers that read across the seam.
     pub tiered: bool,
     /// Java clients and kcat take part.
@@ -109,7 +110,7 @@ impl Scenario {
     /// Runs it with faults of the caller's choice.
     pub fn run_with(&self, faults: impl FnOnce(&mut Cluster, &Shared, &mut Outcome)) -> Outcome {
         let begin = wait::now();
-        let mut cluster = Cluster::start(self.software, self.promise, self.tiered);
+        let mut cluster = Cluster::start(self.software, self.promise, self.tiered, self.disks);
         cluster.create_topic(TOPIC, PARTITIONS, &self.topic_settings());
         let shared = Shared::new(PARTITIONS);
         let mut outcome = Outcome { history: Vec::new(), faults: Vec::new(), troubles: Vec::new(), seconds: 0 };
@@ -258,6 +259,7 @@ fn enter(scenario: &Scenario, outcome: &Outcome, report: &Report, verdict: &str)
         "time": wait::wall_clock_ms(),
         "software": format!("{:?}", scenario.software),
         "tiered": scenario.tiered,
+        "disks": format!("{:?}", scenario.disks),
         "seed": scenario.seed,
         "faults": outcome.faults.len(),
         "kinds": kinds,

@@ -13,8 +13,8 @@ use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use uuid::Uuid;
 
-use super::faulty::{Fault, Faulty};
 use super::harness::{LEADER, World, consume, limits, segment};
+use crate::faulty::{Fault, FaultyStore};
 use crate::metrics::Metrics;
 use crate::sidecar::CHUNK_BYTES;
 use crate::store::{Store, StoreError, StoreLimits, StoreOptions};
@@ -238,7 +238,7 @@ async fn a_real_hdfs_conforms() {
 
 #[tokio::test(start_paused = true)]
 async fn every_call_to_a_store_that_hangs_ends_by_its_deadline() {
-    let faulty = Faulty::new(Arc::new(object_store::memory::InMemory::new()), 1);
+    let faulty = FaultyStore::new(Arc::new(object_store::memory::InMemory::new()), 1);
     faulty.only(Fault::Hangs, 100);
     let limits = limits();
     let store = Store::new(faulty.clone(), "", "test:", limits, Arc::new(Metrics::default()), 1);

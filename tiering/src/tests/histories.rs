@@ -13,9 +13,9 @@ use strandline_protocol::ids::{Offset, TopicPartition};
 use strandline_protocol::remote_pointer::{Advance, AdvanceOutcome, PointerState, RemotePointer};
 use uuid::Uuid;
 
-use super::faulty::Faulty;
 use super::harness::{Answer, Controller, DEADLINE, LEADER, batch, bytes_of, consume, limits, segment, tp, uuids};
 use crate::encoding::hash;
+use crate::faulty::FaultyStore;
 use crate::keys::{Key, PartitionPrefix};
 use crate::manifest::{Entry, Manifest, decode_entry_run, decode_tombstone_run};
 use crate::plan::{self, Retention};
@@ -137,7 +137,7 @@ struct Broker {
 struct Scene {
     _dir: tempfile::TempDir,
     controller: Arc<Controller>,
-    faulty: Arc<Faulty>,
+    faulty: Arc<FaultyStore>,
     /// The same objects, without faults.
     store: Arc<Store>,
     brokers: Vec<Broker>,
@@ -151,7 +151,7 @@ impl Scene {
     fn new(seed: u64) -> Scene {
         let dir = tempfile::tempdir().unwrap();
         let inner = Arc::new(InMemory::new());
-        let (controller, faulty) = (Controller::new(), Faulty::new(inner.clone(), seed));
+        let (controller, faulty) = (Controller::new(), FaultyStore::new(inner.clone(), seed));
         let broker = |number: u64| {
             let view = Arc::new(View { controller: Arc::clone(&controller), still: Mutex::new(None) });
             let mut config = RemoteLogConfig::new("cluster", dir.path().join(number.to_string()), number);

@@ -203,13 +203,13 @@ async fn the_chunk_cache_stays_under_its_limit_and_begins_empty() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_goes_away_leaves_the_chunk_to_the_next() {
-    let faulty = super::faulty::Faulty::new(Arc::new(object_store::memory::InMemory::new()), 1);
+    let faulty = crate::faulty::FaultyStore::new(Arc::new(object_store::memory::InMemory::new()), 1);
     let world = World::over(faulty.clone());
     world.partition.open(&LEADER, 0, 0).await.unwrap();
     world.partition.copy(&LEADER, &[segment(0, 10, 100, 5)], 1).await.unwrap();
     // The sidecar first, so that only the chunk is slow.
     world.partition.tail(DEADLINE).await.unwrap();
-    faulty.only(super::faulty::Fault::Hangs, 100);
+    faulty.only(crate::faulty::Fault::Hangs, 100);
     let gone = world.partition.read(0, 1000, true, std::time::Duration::from_millis(50)).await;
     assert!(matches!(gone, Err(crate::RemoteReadError::TimedOut(_))), "{gone:?}");
     faulty.all(0);
@@ -219,8 +219,8 @@ async fn a_reader_that_goes_away_leaves_the_chunk_to_the_next() {
 }
 
 /// A store 50 ms away that gives 90 MB/s to one request; everything else takes no time.
-fn distant(chunk_memory_bytes: u64) -> (Arc<super::faulty::Faulty>, World) {
-    let faulty = super::faulty::Faulty::new(Arc::new(object_store::memory::InMemory::new()), 1);
+fn distant(chunk_memory_bytes: u64) -> (Arc<crate::faulty::FaultyStore>, World) {
+    let faulty = crate::faulty::FaultyStore::new(Arc::new(object_store::memory::InMemory::new()), 1);
     let mut world = World::over(faulty.clone());
     let mut config = super::harness::config(&world.dir);
     (config.io_threads, config.chunk_memory_bytes) = (0, chunk_memory_bytes);

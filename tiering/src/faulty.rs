@@ -1,6 +1,7 @@
 //! A store that goes wrong in every way that a real one does, by a seed.
 //!
-//! Owns: which call goes wrong and how. Does not own: what is in the store (the inner one's), deadlines (the caller's).
+//! For tests and simulations. Owns: which call goes wrong and how. Does not own: what is in the store (the inner one's),
+//! deadlines (the caller's).
 //! Each method is written out, so that a new one of the trait cannot pass by unharmed.
 
 use std::fmt;
@@ -21,7 +22,7 @@ use parking_lot::Mutex;
 
 /// How one call goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// An error, and nothing happened.
     BeforeEffect,
     /// An error, and all of it happened.
@@ -38,7 +39,8 @@ pub(crate) enum Fault {
     Flipped,
 }
 
-pub(crate) const FAULTS: [Fault; 7] =
+/// Every way.
+pub const FAULTS: [Fault; 7] =
     [Fault::BeforeEffect, Fault::AfterEffect, Fault::Late, Fault::Hangs, Fault::Busy, Fault::Truncated, Fault::Flipped];
 
 /// How much later a late call happens.
@@ -50,30 +52,34 @@ struct Plan {
     faults: Vec<Fault>,
 }
 
+/// A store whose calls go wrong. Clones share everything.
 #[derive(Clone)]
-pub(crate) struct Faulty {
+pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     plan: Arc<Mutex<Plan>>,
-    pub(crate) distance: Arc<Mutex<Distance>>,
+    /// How far away it is.
+    pub distance: Arc<Mutex<Distance>>,
 }
 
 /// How far away the store is, for reads; and how many of them were under way at once.
 #[derive(Debug, Default)]
-pub(crate) struct Distance {
-    pub(crate) first_byte: Duration,
+pub struct Distance {
+    /// Until the first byte of a read.
+    pub first_byte: Duration,
     /// Of one request; 0 = without bound.
-    pub(crate) bytes_per_second: u64,
-    pub(crate) under_way: usize,
-    pub(crate) most_under_way: usize,
+    pub bytes_per_second: u64,
+    /// Reads under way, and the most there were at once.
+    pub under_way: usize,
+    pub most_under_way: usize,
 }
 
-impl fmt::Debug for Faulty {
+impl fmt::Debug for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Faulty")
+        f.write_str("FaultyStore")
     }
 }
 
-impl fmt::Display for Faulty {
+impl fmt::Display for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("faulty")
     }
@@ -83,20 +89,31 @@ fn failed(what: &'static str) -> Error {
     Error::Generic { store: "faulty", source: what.into() }
 }
 
-impl Faulty {
+impl FaultyStore {
     /// Nothing goes wrong until it is told to.
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>, seed: u64) -> Arc<Faulty> {
+    pub fn new(inner: Arc<dyn ObjectStore>, seed: u64) -> Arc<FaultyStore> {
         let plan = Plan { random: seed, percent: 0, faults: Vec::new() };
-        Arc::new(Faulty { inner, plan: Arc::new(Mutex::new(plan)), distance: Arc::default() })
+        Arc::new(FaultyStore { inner, plan: Arc::new(Mutex::new(plan)), distance: Arc::default() })
+    }
+
+    /// An empty store in memory.
+    pub fn in_memory(seed: u64) -> Arc<FaultyStore> {
+        FaultyStore::new(Arc::new(object_store::memory::InMemory::new()), seed)
+    }
+
+    /// Another way to the same objects, which goes wrong on its own.
+    pub fn beside(&self, seed: u64) -> Arc<FaultyStore> {
+        FaultyStore::new(Arc::clone(&self.inner), seed)
     }
 
     /// So many calls of a hundred go wrong, in any way.
-    pub(crate) fn all(&self, percent: u64) {
+    pub fn all(&self, percent: u64) {
         let mut plan = self.plan.lock();
         (plan.percent, plan.faults) = (percent, FAULTS.to_vec());
     }
 
-    pub(crate) fn only(&self, fault: Fault, percent: u64) {
+    /// So many calls of a hundred go wrong, in this way.
+    pub fn only(&self, fault: Fault, percent: u64) {
         let mut plan = self.plan.lock();
         (plan.percent, plan.faults) = (percent, vec![fault]);
     }
@@ -151,7 +168,7 @@ impl Faulty {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl ObjectStore for Faulty {
+impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let (inner, location) = (Arc::clone(&self.inner), location.clone());
         self.act(async move { inner.put_opts(&location, payload, options).await }).await
@@ -256,7 +273,7 @@ fn spoil_list(
 #[derive(Debug)]
 struct FaultyUpload {
     inner: Arc<tokio::sync::Mutex<Box<dyn MultipartUpload>>>,
-    store: Faulty,
+    store: FaultyStore,
 }
 
 #[async_trait]
