@@ -84,8 +84,7 @@ fn history_path(family: Family, seed: u64) -> PathBuf {
 /// Runs one seed in another process of this binary. `arguments` are what makes the binary call [`answer`].
 pub fn ask(family: Family, seed: u64, arguments: &[&str]) -> Result<Summary, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let program =
-        Program::new(program).args(arguments.iter().copied()).env(ASKED, format!("{}:{seed}", family.name()));
+    let program = Program::new(program).args(arguments.iter().copied()).env(ASKED, format!("{}:{seed}", family.name()));
     // The harness panics where a process does not end.
     let output = std::panic::catch_unwind(|| process::run(&program, b"", SEED_MAX));
     let Ok(output) = output else { return Err(format!("the process did not end within {SEED_MAX:?}")) };
