@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use strandline_benches::limits::LIMITS;
-use strandline_benches::meter::touch_memory;
+use strandline_benches::meter::{MEMORY, touch_memory};
 use strandline_benches::report::{Measured, RowReport};
 use strandline_benches::rows::{ROWS, Row, Size};
 use strandline_tests::broker::Software;
+use strandline_tests::place;
 
 /// Pairs of a full run: the fewest from which a median with its spread may be told.
 const PAIRS: usize = 5;
@@ -64,6 +65,7 @@ fn run_row(row: &Row, options: &Options) -> RowReport {
     for pair in 0..options.pairs {
         let kafka_first = pair % 2 == 0;
         for first in [true, false] {
+            place::clear(MEMORY);
             touch_memory();
             if first == kafka_first {
                 eprintln!("{} pair {} of {}: Kafka", row.name, pair + 1, options.pairs);
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
             let mut result = report(limit.name, limit.what, &options);
             let (bytes, longest) = if options.quick { (512 << 20, 3) } else { (4 << 30, 15) };
             for _ in 0..options.pairs {
+                place::clear(MEMORY);
                 touch_memory();
                 let values = (limit.run)(bytes, Duration::from_secs(longest));
                 result.strandline.push(Measured {
@@ -110,5 +113,6 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    place::clear("");
     ExitCode::SUCCESS
 }

@@ -81,6 +81,8 @@ pub fn files_and_maps(pid: u32) -> (f64, f64) {
     (files as f64, maps as f64)
 }
 
+/// Name of the directory of the file that [`touch_memory`] reads.
+pub const MEMORY: &str = "memory";
 /// Bytes that [`touch_memory`] leaves to the programs and to what they write at first.
 const LEFT_TO_PROGRAMS: u64 = 6 << 30;
 
@@ -92,7 +94,7 @@ const LEFT_TO_PROGRAMS: u64 = 6 << 30;
 pub fn touch_memory() {
     static FILE: OnceLock<PathBuf> = OnceLock::new();
     let path = FILE.get_or_init(|| {
-        let path = place::directory("memory").join("pages");
+        let path = place::directory(MEMORY).join("pages");
         let mut file = File::create(&path).expect("the directory is this process's");
         let block = vec![1; 8 << 20];
         for _ in 0..memory("MemTotal:").saturating_sub(LEFT_TO_PROGRAMS) / (8 << 20) {

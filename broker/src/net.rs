@@ -9,4 +9,4 @@ mod port_owner;
 mod write;
 
 pub use connection::{ConnectionContext, FrameHandler, Limits, Reply};
-pub use listener::{BindError, ListenerTask, ReservedPort, bind, reserve};
+pub use listener::{BindError, ListenerTask, ReservedPort, bind, bind_in, reserve};

@@ -37,7 +37,7 @@ use crate::config::{Listener, NodeConfig};
 use crate::environment::{Environment, block_in_place};
 use crate::group::{GroupCoordinator, GroupSettings};
 use crate::log_dir::{LockedDir, LogDirError, LogDirectory, Meta};
-use crate::net::{BindError, Limits, ListenerTask, ReservedPort, bind, reserve};
+use crate::net::{BindError, Limits, ListenerTask, ReservedPort, bind, bind_in, reserve};
 use crate::offsets_log::LocalOffsets;
 use crate::partitions::Partitions;
 use crate::peer::{ControllerListener, Peers};
@@ -238,7 +238,7 @@ async fn start_broker(
     if workers.are_threads() {
         running.housekeeping = Some(start_housekeeping(broker)?);
     } else {
-        tasks.spawn(housekeeping::run_as_task(Arc::clone(broker), stop.subscribe()));
+        running.tasks.spawn(housekeeping::run_as_task(Arc::clone(broker), stop.subscribe()));
     }
     Ok(())
 }
@@ -362,10 +362,8 @@ fn serve_controllers(
         wanted.push(Listener { name: "CONTROLLER".to_owned(), host: host.unwrap_or_default(), port: 0 });
     }
     for listener in wanted {
-        let reserved = reserve(&environment.network, &listener.host, listener.port)?;
-        let address = reserved.local_addr().map_err(io_error("controller port"))?;
-        first.get_or_insert(address);
-        let bound = reserved.listen()?;
+        let bound = bind_in(&environment.network, &listener.host, listener.port)?;
+        first = first.or(bound.local_addr().map_err(io_error("controller port"))?);
         let task = ListenerTask {
             name: Arc::from(listener.name.as_str()),
             listener: bound,

@@ -84,6 +84,20 @@ pub struct Partition {
     pub remote: Option<Arc<RemotePartition>>,
 }
 
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partition")
+            .field("name", &self.name())
+            .field("offsets", &self.offsets())
+            .field("high_watermark", &self.high_watermark)
+            .field("durable_end", &self.durable_end)
+            .field("flush_state", &self.flush_state)
+            .field("ready", &self.ready)
+            .field("role", &*self.role.lock())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Partition {
     pub fn new(
         me: BrokerId,
@@ -308,7 +322,8 @@ impl Partition {
         }
         let mut log = self.log.lock();
         log.finish_flush(flush);
-        self.durable_end.fetch_max(flush.end_offset(), Ordering::AcqRel);
+        // Not the end of the flush: after a truncation meanwhile it counts for nothing.
+        self.durable_end.fetch_max(log.offsets().recovery_point, Ordering::AcqRel);
         self.advance(&mut log);
         drop(log);
         // Also those who wait for this node alone.

@@ -3,6 +3,7 @@
 pub mod log_file;
 pub mod log_store;
 pub mod network;
+pub mod runtime;
 pub mod state_machine;
 #[cfg(test)]
 mod suite;

@@ -95,6 +95,14 @@ pub enum OpenPort {
 }
 
 impl OpenPort {
+    /// Where it is reached; none in a simulated network, whose ports are what they were asked to be.
+    pub fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        match self {
+            OpenPort::Tcp(listener) => listener.local_addr().map(Some),
+            OpenPort::Simulated(_) => Ok(None),
+        }
+    }
+
     async fn accept(&self) -> io::Result<(network::Socket, SocketAddr)> {
         match self {
             OpenPort::Tcp(listener) => {
@@ -115,7 +123,7 @@ pub fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
 }
 
 /// The same in any network. A simulated one has one host for each node.
-fn bind_in(network: &Network, host: &str, port: u16) -> Result<OpenPort, BindError> {
+pub fn bind_in(network: &Network, host: &str, port: u16) -> Result<OpenPort, BindError> {
     match network {
         Network::Tcp => bind(host, port).map(OpenPort::Tcp),
         Network::Simulated(endpoint) => {

@@ -172,8 +172,10 @@ impl Partition {
     }
 
     fn advance_to(&self, log: &mut Log, offset: i64) {
-        if log.advance_high_watermark(offset) {
-            self.high_watermark.store(log.offsets().high_watermark, Ordering::Release);
+        log.advance_high_watermark(offset);
+        // The log raises it by itself too, when segments above it are freed because the tier has them.
+        let reached = log.offsets().high_watermark;
+        if self.high_watermark.swap(reached, Ordering::AcqRel) != reached {
             self.wake();
         }
     }

@@ -38,6 +38,7 @@ openraft::declare_raft_types!(
         NodeId = NodeId,
         Node = BasicNode,
         SnapshotData = Cursor<Vec<u8>>,
+        AsyncRuntime = super::runtime::Runtime,
 );
 
 pub type Raft = openraft::Raft<TypeConfig>;

@@ -291,9 +291,24 @@ impl Run {
                 return Ok(());
             }
             if self.world.now_ms >= end {
-                return Err(format!("{CONVERGE_MS} ms after the healing: {missing:?}"));
+                return Err(format!("{CONVERGE_MS} ms after the healing: {missing:?}; {:#?}", self.positions()));
             }
         }
+    }
+
+    /// Where every replica of the topic is, for a failure's report.
+    fn positions(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for host in &self.world.hosts {
+            let look = host.with_node(|node| {
+                let all = node.broker.partitions.all();
+                let ours = all.iter().filter(|p| &*p.topic == TOPIC);
+                ours.map(|p| format!("node {}: {p:?}", host.id)).collect::<Vec<_>>()
+            });
+            lines.extend(look.into_iter().flatten());
+        }
+        lines.sort();
+        lines
     }
 
     /// What has not converged.

@@ -30,6 +30,7 @@ impl Trace {
         self.add(&[u8::from(way == 1)]);
         self.add(bytes);
         self.events += 1;
+        tracing::trace!(now_ms, connection, way, length = bytes.len(), sum = self.sum, ?bytes, "a message arrives");
     }
 
     pub fn sum(&self) -> u64 {
