@@ -41,12 +41,25 @@ pub enum Formation {
     Follower { own_address: String, controllers: Vec<String> },
 }
 
+/// What a node with an empty log is to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// There is no cluster yet.
+    NoCluster,
+    /// A voter, whose log comes from the others.
+    Counted,
+    /// No member with a vote.
+    Stranger,
+}
+
 /// What one node answers about itself, and about who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) node_id: NodeId,
     /// It is a member of a cluster.
     pub(crate) formed: bool,
+    /// That cluster has decided nothing yet: no controller was ever active.
+    pub(crate) untouched: bool,
     /// Who asks is a voter of that cluster.
     pub(crate) counts_asker: bool,
     /// Who asks has been part of that cluster: it had a log.
@@ -60,8 +73,8 @@ pub(crate) struct Identity {
 impl Identity {
     fn encode(&self) -> Vec<u8> {
         let mut out = Put::default();
-        let flags = u8::from(self.formed) | u8::from(self.counts_asker) << 1 | u8::from(self.knows_asker) << 2;
-        out.u64(self.node_id).u8(flags);
+        let flags = [self.formed, self.counts_asker, self.knows_asker, self.untouched];
+        out.u64(self.node_id).u8(flags.iter().rev().fold(0, |all, flag| all << 1 | u8::from(*flag)));
         out.u8(self.read_index.is_some().into()).u64(self.read_index.unwrap_or(0));
         let (id, address) = self.leader.as_ref().map_or((0, ""), |(id, address)| (*id, address.as_str()));
         out.u8(self.leader.is_some().into()).u64(id).string(address);
@@ -78,6 +91,7 @@ impl Identity {
             formed: flags & 1 != 0,
             counts_asker: flags & 2 != 0,
             knows_asker: flags & 4 != 0,
+            untouched: flags & 8 != 0,
             read_index: has_index.then_some(index),
             leader: has_leader.then_some((id, address)),
         })
@@ -105,15 +119,19 @@ impl ControllerHandle {
         let metrics = metrics.borrow();
         let mut voters = metrics.membership_config.membership().voter_ids();
         let formed = voters.next().is_some();
+        // The first entry is the membership alone; an active controller adds its own.
+        let untouched = metrics.last_log_index.is_none_or(|index| index == 0);
         let counts_asker = metrics.membership_config.membership().voter_ids().any(|id| id == asker);
         let heard = metrics.replication.as_ref().and_then(|r| r.get(&asker)).is_some_and(Option::is_some);
         let registered = BrokerId::try_from(asker).is_ok_and(|id| self.image().brokers.contains_key(&id));
         let knows_asker = heard || registered;
-        Ok(Identity { node_id: self.node_id, formed, counts_asker, knows_asker, read_index, leader }.encode())
+        let node_id = self.node_id;
+        Ok(Identity { node_id, formed, untouched, counts_asker, knows_asker, read_index, leader }.encode())
     }
 
     async fn ask_who(&self, address: &str) -> Option<Identity> {
-        let question = identify(self.node_id, false);
+        // The active controller looks whether it still is one: its word about the asker then counts.
+        let question = identify(self.node_id, true);
         let answer = self.transport.call(NodeId::MAX, address, question, ASK_MAX).await.ok()?;
         Identity::decode(&answer).ok()
     }
@@ -127,19 +145,17 @@ impl ControllerHandle {
             match formation {
                 Formation::Voters(voters) => self.begin(voters).await?,
                 Formation::Bootstrap { own_address, bootstrap } => {
-                    match self.discover_voters(&own_address, &bootstrap).await? {
+                    match self.discover_voters(&own_address, &bootstrap).await {
                         Some(voters) => self.initialize(voters).await?,
-                        None => self.follow(&own_address, &bootstrap, is_new).await?,
+                        None => self.come_to(&own_address, &bootstrap).await?,
                     }
                 }
-                Formation::Follower { own_address, controllers } => {
-                    self.follow(&own_address, &controllers, is_new).await?;
-                }
+                Formation::Follower { own_address, controllers } => self.come_to(&own_address, &controllers).await?,
             }
         } else {
             self.admits.store(true, Ordering::Release);
             if !self.is_voter() {
-                self.follow_again(formation).await?;
+                self.follow_again(formation).await;
             }
         }
         let alone = self.raft.with_raft_state(|state| state.membership_state.effective().voter_ids().count() == 1);
@@ -168,36 +184,61 @@ impl ControllerHandle {
     async fn begin(&self, voters: BTreeMap<NodeId, String>) -> Result<(), StartError> {
         let others: Vec<String> =
             voters.iter().filter(|(id, _)| **id != self.node_id).map(|(_, address)| address.clone()).collect();
-        let own_address = voters.get(&self.node_id).cloned();
+        let own_address = voters.get(&self.node_id).cloned().unwrap_or_default();
         // A cluster that is there has a majority; one of it is among these, so that its word is heard first.
-        let least = voters.len() / 2;
-        let mut round = 0;
-        let found = loop {
-            let answers = futures_util::future::join_all(others.iter().map(|address| self.ask_who(address))).await;
-            let answers: Vec<Identity> = answers.into_iter().flatten().collect();
-            if answers.len() >= least || answers.iter().any(|a| a.formed) {
-                break answers;
-            }
-            self.tell_waiting(&mut round, &others);
-            tokio::time::sleep(ASK_PAUSE).await;
-        };
-        self.refuse_forgotten(&found)?;
-        match (found.iter().any(|a| a.formed), found.iter().any(|a| a.counts_asker), own_address) {
-            (false, ..) => self.initialize(voters).await,
+        match self.hear(&others, voters.len() / 2).await? {
+            Heard::NoCluster => self.initialize(voters).await,
             // A new cluster whose others were quicker: their log comes.
-            (true, true, _) => Ok(()),
-            (true, false, own_address) => self.follow(&own_address.unwrap_or_default(), &others, true).await,
+            Heard::Counted => Ok(()),
+            Heard::Stranger => {
+                self.follow(&own_address, &others).await;
+                Ok(())
+            }
         }
     }
 
-    /// Lets Raft's messages in, unless this node has forgotten what it voted for.
-    fn refuse_forgotten(&self, found: &[Identity]) -> Result<(), StartError> {
-        match found.iter().any(|a| a.counts_asker && a.knows_asker) {
-            true => Err(StartError::Forgotten { node: self.node_id }),
-            false => {
-                self.admits.store(true, Ordering::Release);
-                Ok(())
+    /// Comes to a cluster that is there, or is about to be.
+    async fn come_to(&self, own_address: &str, controllers: &[String]) -> Result<(), StartError> {
+        let others: Vec<String> = controllers.iter().filter(|a| *a != own_address).cloned().collect();
+        if self.hear(&others, usize::MAX).await? != Heard::Counted {
+            self.follow(own_address, &others).await;
+        }
+        Ok(())
+    }
+
+    /// Asks until it is known what this node, whose log is empty, is to the others; then lets Raft's messages in. That there is
+    /// no cluster is believed of `least` others. Of one that has decided something, only its active controller is believed:
+    /// others may not know yet that this node was part of it.
+    async fn hear(&self, others: &[String], least: usize) -> Result<Heard, StartError> {
+        let mut round = 0;
+        loop {
+            let answers = futures_util::future::join_all(others.iter().map(|address| self.ask_who(address))).await;
+            let mut answers: Vec<Identity> = answers.into_iter().flatten().collect();
+            let leader = answers.iter().find_map(|a| a.leader.clone());
+            if let Some((id, address)) = leader.filter(|(id, _)| answers.iter().all(|a| a.node_id != *id)) {
+                tracing::debug!(id, address, "the active controller is not among those that are asked");
+                answers.extend(self.ask_who(&address).await);
             }
+            let formed: Vec<&Identity> = answers.iter().filter(|a| a.formed).collect();
+            let judge = formed.iter().find(|a| a.read_index.is_some());
+            let heard = match judge {
+                Some(judge) if judge.counts_asker && judge.knows_asker => {
+                    return Err(StartError::Forgotten { node: self.node_id });
+                }
+                Some(judge) if judge.counts_asker => Some(Heard::Counted),
+                Some(_) => Some(Heard::Stranger),
+                None if formed.is_empty() && answers.len() >= least => Some(Heard::NoCluster),
+                None if formed.iter().any(|a| a.counts_asker) && formed.iter().all(|a| a.untouched) => {
+                    Some(Heard::Counted)
+                }
+                None => None,
+            };
+            if let Some(heard) = heard {
+                self.admits.store(true, Ordering::Release);
+                return Ok(heard);
+            }
+            self.tell_waiting(&mut round, others);
+            tokio::time::sleep(ASK_PAUSE).await;
         }
     }
 
@@ -220,11 +261,7 @@ impl ControllerHandle {
 
     /// The voters of a new cluster, from addresses alone: every one of `bootstrap` is asked who it is, until all have
     /// answered. None if one of them is a member of a cluster already, or this node is not among them.
-    async fn discover_voters(
-        &self,
-        own_address: &str,
-        bootstrap: &[String],
-    ) -> Result<Option<BTreeMap<NodeId, String>>, StartError> {
+    async fn discover_voters(&self, own_address: &str, bootstrap: &[String]) -> Option<BTreeMap<NodeId, String>> {
         let mut voters = BTreeMap::from([(self.node_id, own_address.to_owned())]);
         let mut left: Vec<String> = bootstrap.iter().filter(|a| *a != own_address).cloned().collect();
         let (mut round, mut found_self) = (0, false);
@@ -232,10 +269,7 @@ impl ControllerHandle {
             let mut missing = Vec::new();
             for address in left {
                 match self.ask_who(&address).await {
-                    Some(found) if found.formed => {
-                        self.refuse_forgotten(&[found])?;
-                        return Ok(None);
-                    }
+                    Some(found) if found.formed => return None,
                     Some(found) => {
                         found_self |= found.node_id == self.node_id;
                         voters.insert(found.node_id, address);
@@ -251,11 +285,11 @@ impl ControllerHandle {
         }
         // Who is not among those that were asked is no voter of the new cluster.
         let listed = bootstrap.iter().any(|a| a == own_address) || found_self;
-        Ok(listed.then_some(voters))
+        listed.then_some(voters)
     }
 
     /// A member without a vote has come back, perhaps at another address, perhaps when it is no member any more.
-    async fn follow_again(&self, formation: Formation) -> Result<(), StartError> {
+    async fn follow_again(&self, formation: Formation) {
         let (own_address, mut controllers) = match formation {
             Formation::Follower { own_address, controllers } => (own_address, controllers),
             Formation::Bootstrap { own_address, bootstrap } => (own_address, bootstrap),
@@ -268,22 +302,17 @@ impl ControllerHandle {
         let known =
             known.borrow().membership_config.membership().nodes().map(|(_, n)| n.addr.clone()).collect::<Vec<_>>();
         controllers.extend(known);
-        self.follow(&own_address, &controllers, false).await
+        self.follow(&own_address, &controllers).await;
     }
 
     /// Becomes a follower of the metadata without a vote, at its present address; a voter stays one. Asks until it is done.
-    async fn follow(&self, own_address: &str, controllers: &[String], is_new: bool) -> Result<(), StartError> {
+    async fn follow(&self, own_address: &str, controllers: &[String]) {
         let mut round = 0;
         loop {
             for address in controllers.iter().filter(|a| *a != own_address) {
-                let Some(found) = self.ask_who(address).await else { continue };
-                // Once messages are let in, the others know this node for that reason alone.
-                if is_new && found.formed && !self.admits.load(Ordering::Acquire) {
-                    self.refuse_forgotten(std::slice::from_ref(&found))?;
-                }
-                let Some((id, leader)) = found.leader else { continue };
+                let Some(Identity { leader: Some((id, leader)), .. }) = self.ask_who(address).await else { continue };
                 match self.ask_to_follow(id, &leader, own_address, CALL_MAX).await {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => return,
                     Err(reason) => tracing::info!(reason, "the active controller does not take this node yet"),
                 }
             }
