@@ -156,11 +156,11 @@ pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
     import_topics(&broker).await?;
     let updates = broker.controller.subscribe();
     let image = broker.image();
-    tokio::task::block_in_place(|| broker.partitions.open_all(&image));
+    tokio::task::block_in_place(|| broker.partitions.open_all(&image, clock::now_ms()));
     let mut tasks = JoinSet::new();
     let tier_tasks = TierTasks::new(Arc::clone(&broker));
     let roles = Roles { broker: Arc::clone(&broker), tier_tasks: Arc::clone(&tier_tasks), stop: stop.subscribe() };
-    roles.take(broker.partitions.take_roles(&image));
+    roles.take(broker.partitions.take_roles(&image, clock::now_ms()));
     broker.set_applied(image.index);
     tasks.spawn(follow_image(roles, image.index, updates, stop.subscribe()));
     tasks.spawn(isr::run(Arc::clone(&broker), stop.subscribe()));

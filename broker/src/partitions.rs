@@ -23,7 +23,6 @@ use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{TopicId, TopicPartition};
 use strandline_protocol::remote_pointer::PointerState;
 
-use crate::clock;
 use crate::config::NodeConfig;
 use crate::log_dir::{CheckpointedOffsets, LogDirectory};
 use crate::partition::Partition;
@@ -140,19 +139,22 @@ impl Partitions {
     }
 
     /// Opens everything that the image gives to this node, with several threads.
-    pub fn open_all(&self, image: &MetadataImage) {
+    pub fn open_all(&self, image: &MetadataImage, now_ms: i64) {
         let wanted: Vec<_> = image.partitions.iter().filter(|(tp, p)| self.is_mine(image, **tp, p)).collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let opened = Mutex::new(Vec::with_capacity(wanted.len()));
-        std::thread::scope(|scope| {
-            for _ in 0..OPENERS.min(wanted.len()) {
-                scope.spawn(|| {
-                    while let Some((tp, p)) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                        let hosted = self.open(image, **tp, p);
-                        opened.lock().push((**tp, hosted));
-                    }
-                });
+        let open_more = || {
+            while let Some((tp, p)) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                let hosted = self.open(image, **tp, p, now_ms);
+                opened.lock().push((**tp, hosted));
             }
+        };
+        // This thread is one of them.
+        std::thread::scope(|scope| {
+            for _ in 1..OPENERS.min(wanted.len()) {
+                scope.spawn(open_more);
+            }
+            open_more();
         });
         let mut set = Set::clone(&self.set.load());
         set.extend(opened.into_inner());
@@ -164,18 +166,18 @@ impl Partitions {
     }
 
     /// Gives every open partition the role that the image says.
-    pub fn take_roles(&self, image: &MetadataImage) -> Vec<RoleChange> {
+    pub fn take_roles(&self, image: &MetadataImage, now_ms: i64) -> Vec<RoleChange> {
         let mut changes = Vec::new();
         for partition in self.all() {
             if let Some(p) = image.partitions.get(&partition.tp) {
-                changes.push(role_change(&partition, p));
+                changes.push(role_change(&partition, p, now_ms));
             }
         }
         changes
     }
 
     /// Follows one step of the image. Returns what changed for partitions here.
-    pub fn apply(&self, update: &ImageUpdate) -> Vec<RoleChange> {
+    pub fn apply(&self, update: &ImageUpdate, now_ms: i64) -> Vec<RoleChange> {
         let image = &*update.image;
         let mut set = Set::clone(&self.set.load());
         let mut changes = Vec::new();
@@ -187,12 +189,12 @@ impl Partitions {
             match (wanted, set.get(&tp)) {
                 (Some(p), Some(Hosted::Open(open))) => {
                     self.follow(image, open, p);
-                    changes.push(role_change(open, p));
+                    changes.push(role_change(open, p, now_ms));
                 }
                 (Some(p), None) => {
-                    let hosted = self.open(image, tp, p);
+                    let hosted = self.open(image, tp, p, now_ms);
                     if let Hosted::Open(partition) = &hosted {
-                        changes.push(role_change(partition, p));
+                        changes.push(role_change(partition, p, now_ms));
                     }
                     set.insert(tp, hosted);
                 }
@@ -202,7 +204,7 @@ impl Partitions {
                             partition.set_ready(false);
                             changes.push(RoleChange { partition: Arc::clone(partition), began: false, leader: -1 });
                         }
-                        self.close_removed(image, tp, &hosted);
+                        self.close_removed(image, tp, &hosted, now_ms);
                     }
                 }
                 (Some(_), Some(Hosted::Broken)) | (None, None) => {}
@@ -224,11 +226,11 @@ impl Partitions {
         }
     }
 
-    fn open(&self, image: &MetadataImage, tp: TopicPartition, p: &PartitionImage) -> Hosted {
+    fn open(&self, image: &MetadataImage, tp: TopicPartition, p: &PartitionImage, now_ms: i64) -> Hosted {
         let Some(topic) = image.topics.get(&tp.topic_id) else {
             return Hosted::Broken;
         };
-        match self.try_open(image, topic, tp, p) {
+        match self.try_open(image, topic, tp, p, now_ms) {
             Ok(partition) => Hosted::Open(Arc::new(partition)),
             Err(error) => {
                 tracing::error!(
@@ -246,6 +248,7 @@ impl Partitions {
         topic: &TopicImage,
         tp: TopicPartition,
         p: &PartitionImage,
+        now_ms: i64,
     ) -> Result<Partition, Box<dyn std::error::Error>> {
         let name = format!("{}-{}", topic.name, tp.partition);
         let dir = self.place(&name, image, tp.topic_id)?;
@@ -262,7 +265,7 @@ impl Partitions {
             log_start_offset: if tiered { p.pointer.log_start_offset } else { log_start },
             recovery_point: checkpoint(&dir.start.recovery_points),
             clean_shutdown: dir.start.was_clean,
-            now_ms: clock::now_ms(),
+            now_ms,
         })?;
         if !tiered {
             // Segments that local retention removed before the checkpoint was written: the start follows them.
@@ -329,7 +332,7 @@ impl Partitions {
 
     /// Takes the directory of a deleted topic, or of a replica that was moved away, out of the way; it is removed after
     /// `file.delete.delay.ms`. Only what the image says is gone: a topic that it does not know is left alone.
-    fn close_removed(&self, image: &MetadataImage, tp: TopicPartition, hosted: &Hosted) {
+    fn close_removed(&self, image: &MetadataImage, tp: TopicPartition, hosted: &Hosted, now_ms: i64) {
         let moved = image.partitions.get(&tp).is_some_and(|p| !p.record.replicas.contains(&self.config.node_id));
         let gone = image.topics.get(&tp.topic_id).filter(|t| t.deleting_since_ms.is_some() || moved);
         let (Some(topic), Hosted::Open(partition)) = (gone, hosted) else { return };
@@ -349,7 +352,7 @@ impl Partitions {
                 topic_id: tp.topic_id,
                 path: to,
                 dir: Arc::clone(dir),
-                at_ms: clock::now_ms().saturating_add(delay_ms),
+                at_ms: now_ms.saturating_add(delay_ms),
             }),
             Err(error) => tracing::error!(directory = %from.display(), %error, "a deleted partition stays on disk"),
         }
@@ -442,8 +445,8 @@ pub struct RoleChange {
     pub leader: i32,
 }
 
-fn role_change(partition: &Arc<Partition>, p: &PartitionImage) -> RoleChange {
-    let began = partition.take_role(&p.record, clock::now_ms());
+fn role_change(partition: &Arc<Partition>, p: &PartitionImage, now_ms: i64) -> RoleChange {
+    let began = partition.take_role(&p.record, now_ms);
     let leader = if partition.leads() { -1 } else { p.record.leader };
     RoleChange { partition: Arc::clone(partition), began, leader }
 }

@@ -235,8 +235,8 @@ impl Partition {
     }
 
     /// The controller has changed the in-sync set.
-    pub fn isr_changed(&self, record: &PartitionRecord) {
-        self.take_role(record, crate::clock::now_ms());
+    pub fn isr_changed(&self, record: &PartitionRecord, now_ms: i64) {
+        self.take_role(record, now_ms);
     }
 
     pub fn isr_refused(&self) {
