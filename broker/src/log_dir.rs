@@ -77,6 +77,18 @@ impl LockedDir {
 
     /// Checks that the directory belongs to `meta`, or gives it to it; then reads its checkpoints.
     pub fn open(self, wanted: &Meta, files: usize) -> Result<LogDirectory, LogDirError> {
+        let name = self.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let path = self.path.clone();
+        self.open_with(wanted, files, || Flusher::start(&format!("flush-{name}")).map_err(LogDirError::io(&path)))
+    }
+
+    /// [`LockedDir::open`], with the flusher that `flusher` makes once the directory is known to be ours.
+    pub fn open_with(
+        self,
+        wanted: &Meta,
+        files: usize,
+        flusher: impl FnOnce() -> Result<Flusher, LogDirError>,
+    ) -> Result<LogDirectory, LogDirError> {
         let path = self.path;
         match &self.meta {
             None => write_meta(&*self.disk, &path.join(META), wanted).map_err(LogDirError::io(&path))?,
@@ -107,8 +119,7 @@ impl LockedDir {
             clean_until: read(CLEANER_CHECKPOINT)?,
             was_clean,
         };
-        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let flusher = Flusher::start(&format!("flush-{name}")).map_err(io())?;
+        let flusher = flusher()?;
         Ok(LogDirectory {
             files: Arc::new(FileCache::new(Arc::clone(&self.disk), files)),
             disk: self.disk,

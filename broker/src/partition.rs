@@ -18,7 +18,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use strandline_log::config::LogConfig;
 use strandline_log::error::{AppendError, LogError, ReadError, RefusedRecord};
-use strandline_log::{Log, LogOffsets};
+use strandline_log::{Flush, Log, LogOffsets};
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{BrokerId, TopicPartition};
 use strandline_protocol::remote_pointer::{PointerState, RemotePointer};
@@ -270,8 +270,21 @@ impl Partition {
 
     /// The flusher's turn: one thread at a time, as the queue holds the partition once.
     pub fn flush_in_turn(self: &Arc<Self>) {
+        let sync = self.begin_turn();
+        self.end_turn(sync);
+    }
+
+    /// The first half of a turn: what is to be synced, if anything.
+    pub fn begin_turn(&self) -> Option<Flush> {
         self.flush_state.store(FLUSH_RUNNING, Ordering::Release);
-        self.flush();
+        self.begin_sync()
+    }
+
+    /// The second half of a turn: syncs.
+    pub fn end_turn(self: &Arc<Self>, sync: Option<Flush>) {
+        if let Some(sync) = sync {
+            self.finish_sync(&sync);
+        }
         let done = self.flush_state.compare_exchange(FLUSH_RUNNING, FLUSH_IDLE, Ordering::AcqRel, Ordering::Acquire);
         if done.is_err() {
             self.flush_state.store(FLUSH_QUEUED, Ordering::Release);
@@ -281,16 +294,23 @@ impl Partition {
 
     /// Syncs all that is appended, and lets the high watermark follow. Not while another thread does.
     pub fn flush(&self) {
-        let Some(flush) = self.log.lock().begin_flush() else { return };
-        if self.failed.load(Ordering::Acquire) {
-            return;
+        if let Some(sync) = self.begin_sync() {
+            self.finish_sync(&sync);
         }
+    }
+
+    fn begin_sync(&self) -> Option<Flush> {
+        let sync = self.log.lock().begin_flush();
+        sync.filter(|_| !self.failed.load(Ordering::Acquire))
+    }
+
+    fn finish_sync(&self, flush: &Flush) {
         if let Err(error) = flush.run() {
             self.fail(&format!("sync failed: {error}"));
             return;
         }
         let mut log = self.log.lock();
-        log.finish_flush(&flush);
+        log.finish_flush(flush);
         self.durable_end.fetch_max(flush.end_offset(), Ordering::AcqRel);
         self.advance(&mut log);
         drop(log);

@@ -69,9 +69,8 @@ impl Round<'_> {
                 tracing::error!(partition = %partition.name(), %error, "the log start cannot be raised");
             }
         }
-        let kept = remote
-            .housekeep(&leader, Retention::default(), self.delete_delay_ms(config), (self.now_ms)())
-            .await?;
+        let kept =
+            remote.housekeep(&leader, Retention::default(), self.delete_delay_ms(config), (self.now_ms)()).await?;
         self.apply(kept.pointer);
         Ok(())
     }

@@ -8,19 +8,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use strandline_log::{Log, LogError};
 use strandline_log::leader_epochs::EpochEntry;
-use strandline_protocol::remote_pointer::{RemotePointer, UNKNOWN_EPOCH};
+use strandline_log::{Log, LogError};
+use strandline_protocol::remote_pointer::{PointerState, RemotePointer, UNKNOWN_EPOCH};
 
 use crate::partition::Partition;
 use crate::partitions::Partitions;
 
 /// Reading a sidecar to take over from.
 const TAIL_DEADLINE: Duration = Duration::from_secs(60);
+/// Pause after a failed take-over.
+const ADOPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether a leadership that has just begun has to take over the remote log: then the partition is out of service until
+/// [`take_over`] is done.
+pub fn is_needed(partition: &Partition) -> bool {
+    let pointer = partition.pointer();
+    if pointer.state != PointerState::Open {
+        return false;
+    }
+    let mut log = partition.log();
+    if agrees(&log, &pointer) {
+        // What was copied was decided: it is below the high watermark, whatever this node knew of it.
+        log.advance_high_watermark(pointer.highest_copied_offset + 1);
+        return false;
+    }
+    partition.set_ready(false);
+    true
+}
+
+/// Takes over the remote log, as often as it takes; then the partition serves.
+pub async fn take_over(partition: &Arc<Partition>, partitions: &Partitions) {
+    while let Err(error) = adopt(partition, partitions).await {
+        tracing::warn!(partition = %partition.name(), %error, "the remote log cannot be taken over yet");
+        tokio::time::sleep(ADOPT_PAUSE).await;
+    }
+    partition.set_ready(true);
+}
 
 /// True if the local log's history holds the last copied offset in the epoch that the pointer says, or a log that starts
 /// above it can simply go on.
-pub fn agrees(log: &Log, pointer: &RemotePointer) -> bool {
+fn agrees(log: &Log, pointer: &RemotePointer) -> bool {
     let offsets = log.offsets();
     if offsets.log_end <= pointer.highest_copied_offset {
         return false;
@@ -41,17 +69,16 @@ pub fn agrees(log: &Log, pointer: &RemotePointer) -> bool {
 }
 
 /// Why the remote log is not taken over yet.
-pub type AdoptError = Box<dyn std::error::Error + Send + Sync>;
+type AdoptError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Takes over the remote log: the local one restarts behind it, and what it held is set aside.
-pub async fn adopt(partition: &Arc<Partition>, partitions: &Partitions) -> Result<(), AdoptError> {
+async fn adopt(partition: &Arc<Partition>, partitions: &Partitions) -> Result<(), AdoptError> {
     let pointer = partition.pointer();
     let remote = partition.remote.as_ref().ok_or("the topic is tiered, but tier.url is not set")?;
     let tail = if pointer.has_live() { remote.tail(TAIL_DEADLINE).await? } else { None };
     let (epochs, producer_state) = match &tail {
         Some(tail) => {
-            let entry =
-                |(epoch, start_offset): &(i32, i64)| EpochEntry { epoch: *epoch, start_offset: *start_offset };
+            let entry = |(epoch, start_offset): &(i32, i64)| EpochEntry { epoch: *epoch, start_offset: *start_offset };
             (tail.leader_epochs.iter().map(entry).collect(), tail.producer_state.clone())
         }
         None if pointer.highest_copied_epoch != UNKNOWN_EPOCH => {

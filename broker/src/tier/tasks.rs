@@ -15,7 +15,7 @@ use strandline_tiering::{MoveError, RemotePartition};
 use tokio::sync::{Semaphore, watch};
 
 use super::round::{Round, free_local};
-use super::takeover::{adopt, agrees};
+use super::takeover;
 use crate::broker::Broker;
 use crate::clock;
 use crate::partition::Partition;
@@ -27,8 +27,6 @@ const COLLECT_EVERY_MS: i64 = 3_600_000;
 const TICK_MIN: Duration = Duration::from_millis(250);
 /// A failing bucket is named in the log this often.
 const WARN_EVERY_MS: i64 = 30_000;
-/// Pause after a failed take-over.
-const ADOPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The tier's tasks on one node.
 pub struct TierTasks {
@@ -130,23 +128,9 @@ impl TierTasks {
     /// Rule 3, before the first append in a new leadership: does the local log agree with the remote one? If not, the
     /// partition is taken out of service until it has taken over the remote log.
     pub fn lead(self: &Arc<Self>, partition: &Arc<Partition>) {
-        let pointer = partition.pointer();
-        if pointer.state != PointerState::Open {
-            return;
+        if takeover::is_needed(partition) {
+            let (tasks, partition) = (Arc::clone(self), Arc::clone(partition));
+            tokio::spawn(async move { takeover::take_over(&partition, &tasks.broker.partitions).await });
         }
-        if agrees(&partition.log(), &pointer) {
-            // What was copied was decided: it is below the high watermark, whatever this node knew of it.
-            partition.log().advance_high_watermark(pointer.highest_copied_offset + 1);
-            return;
-        }
-        partition.set_ready(false);
-        let (tasks, partition) = (Arc::clone(self), Arc::clone(partition));
-        tokio::spawn(async move {
-            while let Err(error) = adopt(&partition, &tasks.broker.partitions).await {
-                tracing::warn!(partition = %partition.name(), %error, "the remote log cannot be taken over yet");
-                tokio::time::sleep(ADOPT_PAUSE).await;
-            }
-            partition.set_ready(true);
-        });
     }
 }
