@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 
 pub use outcome::{
     Aborted, Acks, AppendRefused, Appended, Durable, Isolation, Origin, PartitionRead, ProducerView, ReadRefused,
-    TimestampedOffset,
+    TimestampedOffset, WaitFailed,
 };
 use roles::Role;
 pub use roles::{FetchPosition, ReplicaFetch};

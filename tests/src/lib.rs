@@ -10,6 +10,7 @@ pub mod clients;
 pub mod hdfs;
 pub mod history;
 pub mod http;
+pub mod l0;
 pub mod load;
 pub mod minio;
 pub mod netns;
