@@ -23,12 +23,15 @@ use crate::metrics::Metrics;
 use crate::partitions::Partitions;
 use crate::producer_ids::ProducerIds;
 use crate::reaper::Reaper;
+use crate::replication::answer::is_registered;
 use crate::replication::fetcher::Fetchers;
 use crate::replication::isr::IsrQueue;
 use crate::tier::Tier;
 
 /// This node follows a decided change within this time, or the client is told that it will.
 const APPLY_MAX: Duration = Duration::from_secs(10);
+/// Between looks for this node's registration in the image.
+const IMAGE_PAUSE: Duration = Duration::from_millis(5);
 
 /// One log directory, for DescribeLogDirs.
 pub struct LogDirView {
@@ -112,6 +115,14 @@ impl Broker {
     /// A new registration.
     pub fn set_epoch(&self, epoch: i64) {
         self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Waits for an image with this registration. An older one would give back the roles of this node's earlier life: it would
+    /// append in a leader epoch in which it may have lost what others still hold.
+    pub async fn until_image_has_it(&self) {
+        while !is_registered(&self.image(), self.config.node_id, self.epoch()) {
+            tokio::time::sleep(IMAGE_PAUSE).await;
+        }
     }
 
     /// Says that partitions follow the image of this index.

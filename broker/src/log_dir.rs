@@ -66,7 +66,7 @@ pub struct LockedDir {
 impl LockedDir {
     /// Creates the directory if need be, takes its lock, and reads who it belongs to.
     pub fn lock(disk: Arc<dyn Disk>, path: &Path) -> Result<LockedDir, LogDirError> {
-        disk.create_dir_all(path).map_err(LogDirError::io(path))?;
+        create_durably(&*disk, path).map_err(LogDirError::io(path))?;
         let lock = disk.lock(&path.join(LOCK)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => LogDirError::InUse { path: path.to_owned() },
             _ => LogDirError::Io { path: path.to_owned(), source: error },
@@ -216,6 +216,25 @@ impl LogDirectory {
     }
 }
 
+/// Creates the directory and its missing parents, so that a loss of power does not take a new one away with all that is in it.
+fn create_durably(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    for ancestor in path.ancestors().filter(|a| !a.as_os_str().is_empty()) {
+        if disk.exists(ancestor)? {
+            break;
+        }
+        missing.push(ancestor);
+    }
+    disk.create_dir_all(path)?;
+    for created in missing {
+        match created.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => disk.sync_dir(parent)?,
+            _ => disk.sync_dir(Path::new("."))?,
+        }
+    }
+    Ok(())
+}
+
 fn total_bytes(path: &Path) -> Option<i64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     i64::try_from(stat.f_blocks.saturating_mul(stat.f_frsize)).ok()
@@ -267,6 +286,15 @@ mod tests {
         let locked = lock().unwrap();
         assert_eq!(locked.meta, Some(meta(1)));
         assert!(matches!(locked.open(&meta(2), 16), Err(LogDirError::Foreign { what: "node", .. })));
+    }
+
+    #[test]
+    fn a_new_directory_survives_a_loss_of_power() {
+        for seed in 0..32 {
+            let disk = strandline_disk::FaultyDisk::new();
+            drop(LockedDir::lock(Arc::new(disk.clone()), Path::new("/var/data")).unwrap());
+            assert!(disk.crash(seed).exists(Path::new("/var/data")).unwrap());
+        }
     }
 
     #[test]

@@ -153,6 +153,7 @@ pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
     let admin_url = admin_address.map(|a| format!("http://{a}")).unwrap_or_default();
     let broker = Broker::new(Arc::clone(&config), controller, partitions, tier, groups, epoch, admin_url);
     let broker = Arc::new(broker);
+    broker.until_image_has_it().await;
     import_topics(&broker).await?;
     let updates = broker.controller.subscribe();
     let image = broker.image();

@@ -369,6 +369,13 @@ impl DiskFile for FaultyFile {
         self.disk.0.lock().sync(self.inode)
     }
 
+    fn drop_cache(&self) -> io::Result<()> {
+        let mut state = self.disk.0.lock();
+        state.alive()?;
+        state.file_mut(self.inode)?.drop_cache();
+        Ok(())
+    }
+
     fn allocate(&self, _len: u64) -> io::Result<()> {
         self.disk.0.lock().alive()
     }

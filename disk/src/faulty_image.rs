@@ -89,6 +89,12 @@ impl FileNode {
         self.pending.clear();
     }
 
+    /// What was not lost, and what is still to be written.
+    pub(crate) fn drop_cache(&mut self) {
+        self.current.clone_from(&self.durable);
+        self.pending.iter().for_each(|op| op.apply(&mut self.current));
+    }
+
     pub(crate) fn flip_bit(&mut self, offset: usize, bit: u8) {
         for image in [&mut self.current, &mut self.durable] {
             if let Some(byte) = image.get_mut(offset) {

@@ -72,6 +72,10 @@ impl DiskFile for RealFile {
         self.0.set_len(len)
     }
 
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&*self.0, 0, None, rustix::fs::Advice::DontNeed)?)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }

@@ -46,6 +46,10 @@ pub trait DiskFile: Send + Sync + Debug {
     /// `fsync`: data and all metadata of the file; not its name, see [`Disk::sync_dir`].
     fn sync_all(&self) -> io::Result<()>;
 
+    /// Forgets what memory holds of the file and is not to be written any more, so that reads come from the medium: after a sync
+    /// that failed, memory shows what was lost.
+    fn drop_cache(&self) -> io::Result<()>;
+
     /// Reserves space up to `len` bytes without changing the length. May do nothing.
     fn allocate(&self, len: u64) -> io::Result<()>;
 

@@ -131,3 +131,19 @@ pub(crate) fn read_exact(file: &dyn DiskFile, position: u64, len: usize) -> io::
     }
     Ok(bytes)
 }
+
+/// Copies the bytes of `from` from `start` to `end` to the beginning of `to`.
+pub(crate) fn copy_tail(from: &dyn DiskFile, to: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
+    let mut buffer = vec![0; SCAN_BLOCK_BYTES];
+    let mut position = start;
+    while position < end {
+        let wanted = (end - position).min(buffer.len() as u64) as usize;
+        let read = from.read_at(&mut buffer[..wanted], position)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        to.write_at(&mut [io::IoSlice::new(&buffer[..read])], position - start)?;
+        position += read as u64;
+    }
+    Ok(())
+}

@@ -9,7 +9,7 @@
 //! sync may have kept later sectors and lost earlier ones, which then read as zeros; those batches were never acknowledged.
 //! Anything else is corruption of what may have been acknowledged: the log is not opened.
 
-use crate::batch_walk::{BatchWalk, SCAN_BLOCK_BYTES, WalkError, crc_of};
+use crate::batch_walk::{BatchWalk, SCAN_BLOCK_BYTES, WalkError, copy_tail, crc_of};
 use crate::error::{BadFile, CorruptLog, OpenError};
 use crate::file_cache::FileKind;
 use crate::log::{Creations, Log, LogOptions, Segment, walk_sound, walk_tail};
@@ -188,6 +188,10 @@ impl Log {
             let files = SegmentFiles::new(self.id, *base, Arc::clone(&self.dir), Arc::clone(&self.cache));
             files.has_aborts.store(listing.transaction_indexes.contains(base), Ordering::Relaxed);
             let path = files.path(FileKind::Log);
+            if listing.logs.range(base + 1..).next().is_none_or(|next| *next > trusted) {
+                // A sync may have failed: then memory shows what never reached the medium.
+                files.open(FileKind::Log).and_then(|file| file.drop_cache()).map_err(OpenError::io(&path))?;
+            }
             let size = self.disk().len(&path).map_err(OpenError::io(&path))?;
             self.segments.push(Segment::new(files, size, now_ms));
         }
@@ -583,19 +587,4 @@ fn has_zero_piece(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<bool> {
         position = end;
     }
     Ok(false)
-}
-
-fn copy_tail(from: &dyn DiskFile, to: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
-    let mut buffer = vec![0; SCAN_BLOCK_BYTES];
-    let mut position = start;
-    while position < end {
-        let wanted = (end - position).min(buffer.len() as u64) as usize;
-        let read = from.read_at(&mut buffer[..wanted], position)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        to.write_at(&mut [io::IoSlice::new(&buffer[..read])], position - start)?;
-        position += read as u64;
-    }
-    Ok(())
 }

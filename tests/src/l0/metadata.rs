@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use strandline::partitions::RoleChange;
+use strandline::replication::answer::is_registered;
 use strandline::tier::takeover;
 use strandline_controller::ImageUpdate;
 use strandline_controller::record::{Endpoint, MetadataRecord};
@@ -213,6 +214,9 @@ impl World {
         let now = self.now_ms;
         let Some(running) = self.alive(id, life) else { return Ok(()) };
         *running.door.image.lock() = Arc::clone(&update.image);
+        if !running.open && !is_registered(&update.image, id, running.broker_epoch) {
+            return Ok(());
+        }
         let changes = if running.open {
             running.partitions.apply(update, now)
         } else {

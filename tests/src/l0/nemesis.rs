@@ -96,8 +96,6 @@ impl World {
             Misfortune::CrashInside if self.swarm.synced => node.disk.crash_at(node.disk.operations() + draw % 40),
             Misfortune::FailedSync if self.swarm.synced => {
                 node.disk.fail_next_sync();
-                // The directory goes offline; an operator restarts the node.
-                node.disk.crash_at(node.disk.operations() + 60 + draw % 40);
                 return Some("failed sync");
             }
             _ => {

@@ -127,6 +127,8 @@ pub struct Running {
     pub takeovers: Vec<Task<()>>,
     pub syncs: BTreeMap<u64, (Arc<Partition>, Option<Flush>)>,
     pub collected_ms: i64,
+    /// Its directory is offline and an operator is on the way.
+    pub doomed: bool,
 }
 
 /// A node, running or not, and its disk.
@@ -218,6 +220,7 @@ impl Node {
             takeovers: Vec::new(),
             syncs: BTreeMap::new(),
             collected_ms: 0,
+            doomed: false,
         });
     }
 

@@ -35,6 +35,11 @@ impl World {
             self.crash(id);
             return Ok(());
         }
+        if let Some(running) = self.alive(id, life).filter(|r| !r.doomed && r.dir.is_offline()) {
+            running.doomed = true;
+            let pause = self.around(600);
+            self.at(pause, Event::Replace(id, life));
+        }
         // What one has done may wake another one of the same node.
         for _ in 0..2 {
             self.poll_tier(id, life);
@@ -315,6 +320,16 @@ impl World {
             node.crash(seed);
         }
         self.at(if self.healed { 50 } else { pause }, Event::Start(id));
+    }
+
+    /// An operator restarts a node whose directory is offline, or the machine it runs on.
+    pub(super) fn replace(&mut self, id: BrokerId, life: u32) {
+        let power = self.streams.nemesis.below(2) == 0;
+        match self.alive(id, life) {
+            Some(_) if power => self.crash(id),
+            Some(_) => self.stop(id),
+            None => {}
+        }
     }
 
     pub(super) fn stop(&mut self, id: BrokerId) {
