@@ -390,7 +390,8 @@ impl Log {
         Ok(next_base.map_or(end, |base| base.min(end)).max(kept_end))
     }
 
-    /// Drops all that is here and starts anew at `offset`, with a known history: a replica that continues from the tier.
+    /// Drops all that is here and starts anew at `offset`, with a known history: a replica that continues from the tier. An empty
+    /// `producer_state` = no producers.
     /// The old directory is renamed to `set_aside` (a sibling), or removed. Durable on return; log
     /// start and recovery point must be checkpointed before the next append.
     pub fn restart_at(
@@ -408,9 +409,13 @@ impl Log {
             let error = io::Error::new(io::ErrorKind::InvalidData, "the epochs to start with do not rise");
             return Err(error.into());
         }
-        let state = producer_snapshot::decode(producer_state, offset).map_err(|reason| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("the producer state to start with: {reason}"))
-        })?;
+        let state = if producer_state.is_empty() {
+            ProducerState::default()
+        } else {
+            producer_snapshot::decode(producer_state, offset).map_err(|reason| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("the producer state to start with: {reason}"))
+            })?
+        };
         self.generation += 1;
         self.failed = true;
         self.try_restart(offset, log_start, epochs, state, set_aside)?;

@@ -53,8 +53,6 @@ pub struct Summary {
 pub struct Failure {
     pub seed: u64,
     pub violation: Violation,
-    /// The last lines of the trace, if it was kept.
-    pub trace: Vec<String>,
 }
 
 impl fmt::Display for Failure {
@@ -65,24 +63,23 @@ impl fmt::Display for Failure {
 
 /// Runs one seed.
 pub fn run_seed(seed: u64) -> Result<Summary, Failure> {
-    run(seed, false).0
+    run(seed, false)
 }
 
-/// Runs one seed and keeps every line of its trace.
-pub fn trace_seed(seed: u64) -> (Result<Summary, Failure>, Vec<String>) {
+/// Runs one seed and prints its trace.
+pub fn trace_seed(seed: u64) -> Result<Summary, Failure> {
     run(seed, true)
 }
 
-fn run(seed: u64, keep: bool) -> (Result<Summary, Failure>, Vec<String>) {
-    let mut world = World::new(seed, keep, cache());
+fn run(seed: u64, print: bool) -> Result<Summary, Failure> {
+    let mut world = World::new(seed, print, cache());
     // An assertion of the product's own counts as a finding like any other.
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         Err(Violation { invariant: "an assertion of the product", detail: text.unwrap_or_default() })
     });
-    let lines = world.trace.lines(keep).to_vec();
-    let result = match outcome {
+    match outcome {
         Ok(()) => Ok(Summary {
             seed,
             events: world.events,
@@ -91,9 +88,8 @@ fn run(seed: u64, keep: bool) -> (Result<Summary, Failure>, Vec<String>) {
             trace_hash: world.trace.hash(),
             trace_lines: world.trace.count(),
         }),
-        Err(violation) => Err(Failure { seed, violation, trace: lines.clone() }),
-    };
-    (result, lines)
+        Err(violation) => Err(Failure { seed, violation }),
+    }
 }
 
 /// Nothing is ever read through the chunk cache here; its directory stays empty.

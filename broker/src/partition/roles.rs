@@ -293,15 +293,21 @@ impl Partition {
         }
         let known = high_watermark.min(self.durable_end.load(Ordering::Acquire));
         self.advance_to(&mut log, known);
-        if !self.is_tiered() {
-            let start = log_start.min(log.offsets().high_watermark);
-            if start > log.offsets().log_start
-                && let Err(error) = log.raise_log_start(start)
-            {
-                tracing::warn!(partition = %self.name(), %error, "the log start does not follow the leader's");
-            }
+        let wanted = if self.is_tiered() { self.pointer().log_start_offset } else { log_start };
+        let start = wanted.min(log.offsets().high_watermark);
+        if start > log.offsets().log_start
+            && let Err(error) = log.raise_log_start(start)
+        {
+            tracing::warn!(partition = %self.name(), %error, "the log start does not follow the leader's");
         }
         Ok(appended)
+    }
+
+    /// Whether nothing is here yet and the log is to begin above `offset`.
+    pub fn is_empty_above(&self, offset: i64) -> bool {
+        let log = self.log.lock();
+        let offsets = log.offsets();
+        log.size_bytes() == 0 && offsets.local_log_start == offsets.log_end && offset < offsets.log_end
     }
 
     /// Asks for the sync that the topic's mode wants before the leader is told.

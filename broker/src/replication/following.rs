@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use strandline_log::AppendError;
 use strandline_log::leader_epochs::EpochEntry;
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::BrokerId;
@@ -81,6 +82,12 @@ impl Following<'_> {
         match partition.append_as_follower(self.leader, &records, data.high_watermark, data.log_start_offset) {
             Ok(true) => Next::Appended,
             Ok(false) => Next::Goes,
+            // The leader's log start lies inside a batch, and this log was to begin there.
+            Err(AppendError::UnexpectedOffset { base_offset, .. }) if partition.is_empty_above(base_offset) => {
+                let begun =
+                    partition.restart_from_leader(self.leader, base_offset, base_offset, Vec::new(), &Bytes::new());
+                self.restarted(partition, begun)
+            }
             Err(error) => {
                 tracing::error!(partition = %partition.name(), %error, "what the leader sent cannot be appended");
                 Next::Rests

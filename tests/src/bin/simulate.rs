@@ -1,6 +1,6 @@
 //! `simulate l0`: seeds of the simulation, as many as asked for, from where the ledger ends.
 //!
-//!     simulate l0 --seeds 1000000 [--from N] [--threads 2] [--ledger tests/ledger/l0.jsonl]
+//!     simulate l0 --seeds 1000000 [--from N] [--threads 2] [--ledger tests/ledger/l0.jsonl] [--seconds S [--floor SEEDS]]
 //!     simulate l0 --seed N [--trace]
 //!
 //! One seed runs on one thread. Every 500 seeds one line goes to the ledger: commit, first and last seed, seconds, failures.
@@ -39,6 +39,8 @@ struct Wanted {
     ledger: Option<PathBuf>,
     /// Ends after so many seconds, whatever is left.
     seconds: u64,
+    /// Fewer seeds than this are a failure.
+    floor: u64,
 }
 
 fn main() -> ExitCode {
@@ -71,6 +73,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
         threads: 2,
         ledger: None,
         seconds: u64::MAX,
+        floor: 0,
     };
     while let Some(word) = words.next() {
         if word == "--trace" {
@@ -85,6 +88,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "--seed" => wanted.one = Some(number()?),
             "--threads" => wanted.threads = number()?.max(1),
             "--seconds" => wanted.seconds = number()?,
+            "--floor" => wanted.floor = number()?,
             "--ledger" => wanted.ledger = Some(PathBuf::from(value)),
             _ => return Err(format!("{word} is no option")),
         }
@@ -93,10 +97,15 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
 }
 
 fn run_one(seed: u64, trace: bool) -> ExitCode {
-    let (outcome, lines) = l0::trace_seed(seed);
-    if trace {
-        lines.iter().for_each(|line| println!("{line}"));
-    }
+    let outcome = if trace {
+        // What the product logs stands between the lines of the trace.
+        let log =
+            tracing_subscriber::fmt().without_time().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
+        log.init();
+        l0::trace_seed(seed)
+    } else {
+        l0::run_seed(seed)
+    };
     match outcome {
         Ok(summary) => {
             println!("{summary:?}");
@@ -136,7 +145,11 @@ fn run_many(wanted: &Wanted) -> ExitCode {
     }
     bar.finish_and_clear();
     all.report(wanted.layer.name, next - from, bar.elapsed().as_secs_f64());
-    if all.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let void = all.failed == 0 && next - from < wanted.floor;
+    if void {
+        println!("VOID: {} seeds fitted into the time, {} are the least", next - from, wanted.floor);
+    }
+    if all.failed == 0 && !void { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What some seeds came to.

@@ -24,7 +24,11 @@ impl World {
     pub(super) fn start(&mut self, id: BrokerId) {
         let incarnation = self.uuid();
         let Some(node) = self.nodes.get_mut(&id).filter(|n| n.up.is_none()) else { return };
-        node.start(incarnation, &self.cache);
+        if let Err(error) = node.start(incarnation, &self.cache) {
+            self.trace.note(self.now_ms, format_args!("node {id} does not start: {error}"));
+            self.crash(id);
+            return;
+        }
         let life = node.life;
         self.oracle.forget(id);
         self.trace.note(self.now_ms, format_args!("node {id} starts, life {life}"));

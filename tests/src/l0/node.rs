@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use strandline::config::{NodeConfig, Properties};
 use strandline::flush::Flusher;
-use strandline::log_dir::{LockedDir, LogDirectory, Meta};
+use strandline::log_dir::{LockedDir, LogDirError, LogDirectory, Meta};
 use strandline::partition::Partition;
 use strandline::partition::WaitFailed;
 use strandline::partitions::Partitions;
@@ -186,20 +186,20 @@ impl Node {
         }
     }
 
-    /// Starts on what the disk holds; logs are opened later, once it is registered ([`Running::open`]).
-    pub fn start(&mut self, incarnation: Uuid, cache: &Path) {
+    /// Starts on what the disk holds; fails only if the disk does. logs are opened later, once it is registered ([`Running::open`]).
+    pub fn start(&mut self, incarnation: Uuid, cache: &Path) -> Result<(), LogDirError> {
         self.life += 1;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let meta = Meta { cluster_id: CLUSTER.to_owned(), node_id: self.id, directory_id: String::new() };
-        let locked = LockedDir::lock(disk, Path::new(DATA)).expect("nobody else has the simulated directory");
-        let dir = locked.open_with(&meta, FILES, || Ok(Flusher::by_hand())).expect("the simulated directory is ours");
-        let dir = Arc::new(dir);
+        let locked = LockedDir::lock(disk, Path::new(DATA))?;
+        let dir = Arc::new(locked.open_with(&meta, FILES, || Ok(Flusher::by_hand()))?);
         let door = Arc::new(Door::default());
         let store = SimStore::default();
         let tier = Arc::new(tier(&door, &store, incarnation, cache));
         let partitions = Partitions::new(Arc::clone(&self.config), vec![Arc::clone(&dir)], Some(tier));
+        let partitions = partitions.map_err(|source| LogDirError::Io { path: PathBuf::from(DATA), source })?;
         self.up = Some(Running {
-            partitions: Arc::new(partitions.expect("the simulated directory can be read")),
+            partitions: Arc::new(partitions),
             dir,
             reaper: Arc::default(),
             door,
@@ -222,6 +222,7 @@ impl Node {
             collected_ms: 0,
             doomed: false,
         });
+        Ok(())
     }
 
     /// The power goes: memory is lost, and of what was not synced any part.

@@ -150,13 +150,19 @@ impl Oracle {
         let before = self.seen.get(&node).copied();
         let seen = before.unwrap_or(Seen { checked: offsets.local_log_start, ..Seen::default() });
         if !self.lossy && partition.is_ready() {
-            high_watermark_never_falls(node, seen.high_watermark, offsets.high_watermark)?;
+            // A log that begins anew, outside of the in-sync set, has nothing yet.
+            if member || offsets.local_log_start < offsets.log_end {
+                high_watermark_never_falls(node, seen.high_watermark, offsets.high_watermark)?;
+            }
             high_watermark_is_committed(node, offsets.high_watermark, self.end)?;
             if member && self.synced {
                 member_has_everything(node, &offsets, self.end)?;
             }
         }
-        log_start_never_falls(node, seen.log_start, offsets.log_start)?;
+        // A follower may begin anew at the batch that holds its leader's log start.
+        if partition.leads() {
+            log_start_never_falls(node, seen.log_start, offsets.log_start)?;
+        }
         local_only_behind_pointer(node, &offsets, &partition.pointer())?;
         let upto = offsets.high_watermark.min(self.end);
         // A log that was cut, or began anew, is looked at again.

@@ -127,7 +127,11 @@ impl World {
     }
 
     fn look(&mut self, id: BrokerId) -> Held {
-        let Some(partition) = self.nodes.get(&id).and_then(|n| n.partition()) else { return Ok(()) };
+        let Some(partition) = self.nodes.get(&id).and_then(|n| n.partition()) else {
+            // What comes back after it was moved away begins with nothing.
+            self.oracle.forget(id);
+            return Ok(());
+        };
         let record = self.controller.record(self.tp);
         let member = record.is_some_and(|r| r.isr.contains(&id) || r.elr.contains(&id));
         self.oracle.look(id, &partition, member)

@@ -1,24 +1,20 @@
-//! What happened, as lines (if asked for) and as one number: same seed, same number.
+//! What happened, as lines on standard output (if asked for) and as one number: same seed, same number.
 
 use std::fmt;
-
-/// Lines that are kept for the report of a failure.
-const TAIL: usize = 200;
 
 /// The trace of one run.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// Every line is kept, or none.
-    keep: bool,
-    lines: Vec<String>,
+    /// Every line is printed, between those that the product logs, or none.
+    print: bool,
     hash: u64,
     count: u64,
     scratch: String,
 }
 
 impl Trace {
-    pub fn new(keep: bool) -> Self {
-        Trace { keep, hash: 0xcbf2_9ce4_8422_2325, ..Trace::default() }
+    pub fn new(print: bool) -> Self {
+        Trace { print, hash: 0xcbf2_9ce4_8422_2325, ..Trace::default() }
     }
 
     /// Notes one line. The hash sees it whether it is kept or not.
@@ -31,8 +27,8 @@ impl Trace {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
         self.count += 1;
-        if self.keep {
-            self.lines.push(self.scratch.clone());
+        if self.print {
+            println!("{}", self.scratch);
         }
     }
 
@@ -42,11 +38,5 @@ impl Trace {
 
     pub fn count(&self) -> u64 {
         self.count
-    }
-
-    /// The lines, all of them if `all`, else the last ones.
-    pub fn lines(&self, all: bool) -> &[String] {
-        let from = if all { 0 } else { self.lines.len().saturating_sub(TAIL) };
-        &self.lines[from..]
     }
 }

@@ -197,7 +197,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, keep_trace: bool, cache: PathBuf) -> World {
+    pub fn new(seed: u64, print: bool, cache: PathBuf) -> World {
         let mut root = Random::new(seed ^ 0x5eed_0f10);
         let mut stream = || Random::new(root.word());
         let swarm = Swarm::draw(&mut stream());
@@ -237,7 +237,7 @@ impl World {
             cuts: BTreeMap::new(),
             healed: false,
             tp,
-            trace: Trace::new(keep_trace),
+            trace: Trace::new(print),
             fired: BTreeMap::new(),
             runtime,
             runtime_ms: START_MS,
@@ -303,6 +303,7 @@ impl World {
 
     /// Runs both phases.
     pub fn run(&mut self) -> Result<(), Violation> {
+        self.trace.note(self.now_ms, format_args!("{:?}", self.swarm));
         for id in 1..=self.swarm.brokers {
             self.at(i64::from(id), Event::Start(id));
         }
