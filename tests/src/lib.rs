@@ -13,6 +13,7 @@ pub mod http;
 pub mod l0;
 pub mod load;
 pub mod minio;
+pub mod mutations;
 pub mod netns;
 pub mod place;
 pub mod process;

@@ -79,15 +79,22 @@ impl Following<'_> {
         }
         let records = data.records.as_ref().and_then(|r| r.to_bytes()).unwrap_or_default();
         let records = whole_batches(&records);
-        match partition.append_as_follower(self.leader, &records, data.high_watermark, data.log_start_offset) {
+        let append = || partition.append_as_follower(self.leader, &records, data.high_watermark, data.log_start_offset);
+        let appended = match append() {
+            // The leader's log start lies inside a batch, and this log was to begin there: it begins with the whole batch.
+            Err(AppendError::UnexpectedOffset { base_offset, .. }) if partition.is_empty_above(base_offset) => {
+                let (at, none) = (base_offset, Bytes::new());
+                if let Err(error) = partition.restart_from_leader(self.leader, at, at, Vec::new(), &none) {
+                    return self.restarted(partition, Err(error));
+                }
+                self.partitions.write_checkpoints();
+                append()
+            }
+            other => other,
+        };
+        match appended {
             Ok(true) => Next::Appended,
             Ok(false) => Next::Goes,
-            // The leader's log start lies inside a batch, and this log was to begin there.
-            Err(AppendError::UnexpectedOffset { base_offset, .. }) if partition.is_empty_above(base_offset) => {
-                let begun =
-                    partition.restart_from_leader(self.leader, base_offset, base_offset, Vec::new(), &Bytes::new());
-                self.restarted(partition, begun)
-            }
             Err(error) => {
                 tracing::error!(partition = %partition.name(), %error, "what the leader sent cannot be appended");
                 Next::Rests

@@ -17,7 +17,7 @@ use strandline_tests::l0::{self, Failure, Summary};
 
 /// Seeds of one line of the ledger.
 const PER_LINE: u64 = 500;
-/// Failures after which no more seeds are begun.
+/// Failures after which no more seeds are begun, unless `--stop-after` says otherwise.
 const FAILURES_MAX: u64 = 20;
 
 /// A layer of the simulation.
@@ -41,6 +41,9 @@ struct Wanted {
     seconds: u64,
     /// Fewer seeds than this are a failure.
     floor: u64,
+    stop_after: u64,
+    /// One plain line for each failure, for other programs.
+    list: bool,
 }
 
 fn main() -> ExitCode {
@@ -74,10 +77,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
         ledger: None,
         seconds: u64::MAX,
         floor: 0,
+        stop_after: FAILURES_MAX,
+        list: false,
     };
     while let Some(word) = words.next() {
-        if word == "--trace" {
-            wanted.trace = true;
+        if word == "--trace" || word == "--list" {
+            wanted.trace |= word == "--trace";
+            wanted.list |= word == "--list";
             continue;
         }
         let value = words.next().ok_or(format!("{word} needs a value"))?;
@@ -88,6 +94,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "--seed" => wanted.one = Some(number()?),
             "--threads" => wanted.threads = number()?.max(1),
             "--seconds" => wanted.seconds = number()?,
+            "--stop-after" => wanted.stop_after = number()?.max(1),
             "--floor" => wanted.floor = number()?,
             "--ledger" => wanted.ledger = Some(PathBuf::from(value)),
             _ => return Err(format!("{word} is no option")),
@@ -129,10 +136,13 @@ fn run_many(wanted: &Wanted) -> ExitCode {
     let mut all = Tally::default();
     let mut next = from;
     let end = from + wanted.seeds;
-    while next < end && all.failed < FAILURES_MAX && bar.elapsed().as_secs() < wanted.seconds {
+    while next < end && all.failed < wanted.stop_after && bar.elapsed().as_secs() < wanted.seconds {
         let upto = end.min(next + PER_LINE);
         let before = bar.elapsed();
         let tally = run_range(wanted, next..upto, &bar);
+        if wanted.list {
+            tally.failures.iter().for_each(|f| println!("failed {} {}", f.seed, f.violation.invariant));
+        }
         let took = (bar.elapsed() - before).as_secs_f64();
         if let Some(path) = &wanted.ledger
             && let Err(error) = append(path, &tally.line(&commit, next, upto, took))
@@ -217,18 +227,23 @@ impl Tally {
 /// Runs the seeds, each on one of the threads.
 fn run_range(wanted: &Wanted, seeds: std::ops::Range<u64>, bar: &ProgressBar) -> Tally {
     let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
+    let failed = AtomicU64::new(0);
     let (sender, outcomes) = mpsc::channel();
     let mut tally = Tally::default();
     std::thread::scope(|scope| {
         for _ in 0..wanted.threads {
-            let (sender, next, stop) = (sender.clone(), &next, &stop);
+            let (sender, next, stop, failed) = (sender.clone(), &next, &stop, &failed);
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end || stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    if sender.send((wanted.layer.run_seed)(seed)).is_err() {
+                    let outcome = (wanted.layer.run_seed)(seed);
+                    if outcome.is_err() && failed.fetch_add(1, Ordering::Relaxed) + 1 >= wanted.stop_after {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    if sender.send(outcome).is_err() {
                         return;
                     }
                 }

@@ -58,6 +58,11 @@ impl Producer {
         self.current.clone()
     }
 
+    /// Another id, and sequences from 0 on.
+    pub fn begin_anew(&mut self, id: i64) {
+        (self.id, self.next_sequence, self.current) = (id, 0, None);
+    }
+
     /// The batch under way is acknowledged.
     pub fn acknowledged(&mut self) {
         self.current = None;

@@ -116,6 +116,7 @@ impl World {
                     name(request)
                 ),
             );
+            self.unclean.retain(|id| before.isr.contains(id) || !after.isr.contains(id));
             self.oracle.elected(before, after)?;
         }
         self.oracle.pointed(self.controller.pointer(self.tp), &self.objects)?;

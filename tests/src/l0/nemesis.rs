@@ -81,14 +81,13 @@ impl World {
 
     /// Power, or a sync, goes at one node.
     fn break_disk(&mut self, kind: Misfortune, victim: BrokerId, draw: u64) -> Option<&'static str> {
-        // Where acknowledgements do not wait for a sync, one node at a time, and only while all others have everything.
+        // Where acknowledgements do not wait for a sync, power goes at one node, and at no other until that one is in sync again.
         if !self.swarm.synced {
-            let record = self.controller.record(self.tp)?;
-            let others = record.replicas.iter().filter(|id| **id != victim);
-            let safe = others.clone().all(|id| record.isr.contains(id) && self.partition_of(*id).is_some());
-            if !safe {
+            let enough = self.controller.record(self.tp)?.isr.len() >= self.swarm.min_insync as usize;
+            if !self.unclean.is_empty() || !enough {
                 return None;
             }
+            self.unclean.insert(victim);
         }
         let node = self.nodes.get(&victim)?;
         node.up.as_ref()?;

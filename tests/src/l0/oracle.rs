@@ -150,8 +150,8 @@ impl Oracle {
         let before = self.seen.get(&node).copied();
         let seen = before.unwrap_or(Seen { checked: offsets.local_log_start, ..Seen::default() });
         if !self.lossy && partition.is_ready() {
-            // A log that begins anew, outside of the in-sync set, has nothing yet.
-            if member || offsets.local_log_start < offsets.log_end {
+            // Outside of the in-sync set a log may begin anew, at the batch that holds its leader's log start.
+            if member {
                 high_watermark_never_falls(node, seen.high_watermark, offsets.high_watermark)?;
             }
             high_watermark_is_committed(node, offsets.high_watermark, self.end)?;

@@ -5,7 +5,7 @@
 //! Nothing here reads a clock or runs on another thread: a run is a function of its seed.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -185,6 +185,8 @@ pub struct World {
     pub consumed: i64,
     pub cuts: BTreeMap<(BrokerId, BrokerId), i64>,
     pub healed: bool,
+    /// Nodes that have lost what was not synced, and are not in sync again.
+    pub unclean: BTreeSet<BrokerId>,
     pub tp: TopicPartition,
     pub oracle: Oracle,
     pub trace: Trace,
@@ -236,6 +238,7 @@ impl World {
             consumed: 0,
             cuts: BTreeMap::new(),
             healed: false,
+            unclean: BTreeSet::new(),
             tp,
             trace: Trace::new(print),
             fired: BTreeMap::new(),
