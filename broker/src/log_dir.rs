@@ -75,6 +75,11 @@ impl LockedDir {
         Ok(LockedDir { path: path.to_owned(), disk, lock, meta })
     }
 
+    /// Whether the last process closed its logs in order, or there was none.
+    pub fn was_closed(&self) -> bool {
+        self.meta.is_none() || self.disk.exists(&self.path.join(CLEAN_SHUTDOWN)).unwrap_or(false)
+    }
+
     /// Checks that the directory belongs to `meta`, or gives it to it; then reads its checkpoints.
     pub fn open(self, wanted: &Meta, files: usize) -> Result<LogDirectory, LogDirError> {
         let name = self.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());

@@ -142,7 +142,8 @@ pub async fn start(mut config: NodeConfig) -> Result<Node, NodeError> {
     let control = ControlThread::start()?;
     let (controller, controller_listeners) = start_controller(&config, disk, &control, &stop).await?;
     let known = cluster_of(&locked)?.or_else(|| config.cluster_id.clone());
-    let (epoch, cluster_id) = register_first(&config, &controller, known).await?;
+    let clean = locked.iter().all(LockedDir::was_closed);
+    let (epoch, cluster_id) = register_first(&config, &controller, known, clean).await?;
     let (meta, dirs) = open_dirs(&config, locked, cluster_id)?;
     let config = Arc::new(config);
     let tier = start_tier(&config, &meta, &dirs, &controller)?;
@@ -283,6 +284,7 @@ async fn start_controller(
         defaults: Defaults {
             min_insync_replicas: usize::try_from(config.log_defaults.min_insync_replicas).unwrap_or(1),
             unclean_leader_election: config.log_defaults.unclean_leader_election_enable,
+            synced: config.log_defaults.flush_messages == 1,
         },
         session_timeout: config.broker_session_timeout,
     };
@@ -343,11 +345,12 @@ async fn register_first(
     config: &NodeConfig,
     controller: &ControllerHandle,
     known: Option<String>,
+    clean: bool,
 ) -> Result<(i64, String), NodeError> {
     let of_image = || controller.image().cluster_id.as_ref().map(ToString::to_string);
     let mut proposed = known.clone().or_else(of_image).unwrap_or_else(|| uuid_to_base64(Uuid::new_v4()));
     loop {
-        match register(config, controller, &proposed).await {
+        match register(config, controller, &proposed, clean).await {
             Ok(epoch) => return Ok((epoch, proposed)),
             Err(NodeError::Refused(refused)) if refused.code == ErrorCode::InconsistentClusterId && known.is_none() => {
                 // Another new node was first.
@@ -363,15 +366,16 @@ async fn register_first(
     }
 }
 
-async fn register(config: &NodeConfig, controller: &ControllerHandle, cluster_id: &str) -> Result<i64, NodeError> {
+async fn register(config: &NodeConfig, controller: &ControllerHandle, id: &str, clean: bool) -> Result<i64, NodeError> {
     let endpoints =
         config.advertised.iter().map(|l| Endpoint { listener: l.name.clone(), host: l.host.clone(), port: l.port });
     let request = Request::RegisterBroker(RegisterBroker {
         broker_id: config.node_id,
-        cluster_id: cluster_id.to_owned(),
+        cluster_id: id.to_owned(),
         incarnation: Uuid::new_v4(),
         endpoints: endpoints.collect(),
         rack: config.rack.clone(),
+        clean,
     });
     match controller.request(request).await {
         Ok(Response::RegisterBroker(outcome)) => Ok(outcome?),
@@ -478,7 +482,7 @@ fn start_heartbeats(
                 }
                 Ok(Response::Heartbeat(Err(refused))) => {
                     tracing::warn!(%refused, "the controller does not know this registration: registering again");
-                    match register(&broker.config, &broker.controller, &meta.cluster_id).await {
+                    match register(&broker.config, &broker.controller, &meta.cluster_id, true).await {
                         Ok(epoch) => broker.set_epoch(epoch),
                         Err(error) => tracing::warn!(%error, "not registered"),
                     }

@@ -319,7 +319,7 @@ impl Partition {
     }
 
     /// After a failed write or sync: nothing of this log is acknowledged any more, and its directory goes offline.
-    fn fail(&self, reason: &str) {
+    pub(crate) fn fail(&self, reason: &str) {
         self.failed.store(true, Ordering::Release);
         self.log.lock().fail();
         self.dir.fail(&format!("{}: {reason}", self.name()));

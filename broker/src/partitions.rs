@@ -460,6 +460,8 @@ fn checkpointed(partition: &Partition) -> Option<CheckpointedOffsets> {
     }
     if let Err(error) = log.persist() {
         tracing::warn!(partition = %partition.name(), %error, "not in the checkpoint");
+        drop(log);
+        partition.fail(&error.to_string());
         return None;
     }
     Some(CheckpointedOffsets {

@@ -491,22 +491,7 @@ impl Log {
         } else if self.log_start > self.log_end {
             // All that is here lies below the log start.
             tracing::warn!(dir = %self.dir.display(), log_start = self.log_start, "the log starts past its end");
-            let disk = Arc::clone(self.disk());
-            for segment in self.segments.drain(..) {
-                segment.files.forget();
-                for kind in FileKind::ALL {
-                    let path = segment.files.path(kind);
-                    remove_if_exists(&*disk, &path).map_err(OpenError::io(&path))?;
-                }
-                disk.sync_dir(&self.dir).map_err(OpenError::io(&*self.dir))?;
-            }
-            let old: Vec<i64> = self.snapshots.iter().copied().collect();
-            self.remove_snapshots(old).map_err(io::Error::other).map_err(OpenError::io(&*self.dir))?;
-            self.dirty.clear();
-            self.unsynced.clear();
-            self.log_end = self.log_start;
-            *self.epochs.get_mut() = None;
-            self.producers = Producers::loaded(ProducerState::empty_at(self.log_end));
+            self.clear_below_log_start().map_err(io::Error::other).map_err(OpenError::io(&*self.dir))?;
         }
         if !self.config.remote_storage_enable {
             self.log_start = self.local_log_start();

@@ -275,6 +275,10 @@ impl Log {
                 }
             }
         }
+        if count > 0 {
+            // The next call must not be durable before this one.
+            disk.sync_dir(&self.dir)?;
+        }
         let first = self.segments.first().map_or(self.log_end, Segment::base);
         let older: Vec<i64> = self.snapshots.range(..first).copied().collect();
         if count > 0 {
@@ -345,18 +349,45 @@ impl Log {
         }
         let newer: Vec<i64> = self.snapshots.range(end + 1..).copied().collect();
         self.remove_snapshots(newer)?;
-        let log_end = self.truncate_active(end)?;
-        self.log_end = log_end;
+        self.log_end = self.truncate_active(end)?;
+        if self.log_end < self.log_start {
+            // What is left ends inside a batch that the log start cuts.
+            self.clear_below_log_start()?;
+        }
+        let log_end = self.log_end;
         self.flushed_end = self.flushed_end.min(log_end);
         self.checkpointed = self.checkpointed.min(log_end);
-        self.high_watermark = self.high_watermark.min(log_end);
-        self.producers = Producers::default();
+        self.high_watermark = self.high_watermark.min(log_end).max(self.log_start);
+        if !self.segments.is_empty() {
+            self.producers = Producers::default();
+        }
         self.epochs_dirty |= self.with_epochs(|epochs| epochs.truncate_from_end_unwritten(log_end))?;
         let stale: Vec<i64> = self.snapshots.range(log_end + 1..).copied().collect();
         self.remove_snapshots(stale)?;
         disk.sync_dir(&self.dir)?;
         // The last segment was synced by its truncation.
         self.write_epochs()
+    }
+
+    /// Removes everything; the log is empty at its log start.
+    pub(crate) fn clear_below_log_start(&mut self) -> Result<(), LogError> {
+        let disk = Arc::clone(self.disk());
+        for segment in self.segments.drain(..) {
+            segment.files.forget();
+            for kind in FileKind::ALL {
+                remove_if_exists(&*disk, &segment.files.path(kind))?;
+            }
+            disk.sync_dir(&self.dir)?;
+        }
+        let old: Vec<i64> = self.snapshots.iter().copied().collect();
+        self.remove_snapshots(old)?;
+        self.dirty.clear();
+        self.unsynced.clear();
+        self.log_end = self.log_start;
+        self.flushed_end = self.log_end;
+        *self.epochs.get_mut() = None;
+        self.producers = Producers::loaded(ProducerState::empty_at(self.log_end));
+        Ok(())
     }
 
     /// Cuts the last segment. Returns the offset at which the log ends then.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 use strandline_controller::record::PartitionRecord;
 use strandline_controller::request::IsrChange;
 use strandline_log::leader_epochs::EpochEntry;
@@ -360,9 +361,11 @@ impl Partition {
             tracing::warn!(partition = %self.name(), to = target, high_watermark = offsets.high_watermark, "truncates below its high watermark");
         }
         tracing::info!(partition = %self.name(), from = offsets.log_end, to = target, "truncates to the leader's history");
-        log.truncate_to(target)?;
-        self.after_restart(&mut log);
-        Ok(())
+        let truncated = log.truncate_to(target);
+        if truncated.is_ok() {
+            self.after_restart(&mut log);
+        }
+        self.reshaped(log, truncated)
     }
 
     /// Begins the log anew at `offset`, with the history up to it.
@@ -380,9 +383,21 @@ impl Partition {
         }
         let aside = self.dir.path.join(format!("{}.{}-stray", self.name(), uuid::Uuid::new_v4().simple()));
         let has_data = log.size_bytes() > 0;
-        log.restart_at(offset, log_start, epochs, producer_state, has_data.then_some(aside.as_path()))?;
-        self.after_restart(&mut log);
-        Ok(())
+        let begun = log.restart_at(offset, log_start, epochs, producer_state, has_data.then_some(aside.as_path()));
+        if begun.is_ok() {
+            self.after_restart(&mut log);
+        }
+        self.reshaped(log, begun)
+    }
+
+    /// A log that the disk has left half reshaped takes its directory offline: what it says of itself is not on the medium.
+    fn reshaped(&self, log: MutexGuard<'_, Log>, outcome: Result<(), LogError>) -> Result<(), LogError> {
+        let failed = log.has_failed();
+        drop(log);
+        if let (true, Err(error)) = (failed, &outcome) {
+            self.fail(&error.to_string());
+        }
+        outcome
     }
 
     /// The log begins anew behind the remote one.

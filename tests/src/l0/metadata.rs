@@ -62,6 +62,7 @@ impl World {
                 port: 9000 + id as u16,
             }],
             rack: None,
+            clean: running.clean,
         });
         self.ask(id, request, Pending::Register);
     }
@@ -130,6 +131,8 @@ impl World {
         match (waits, response) {
             (Pending::Register, Response::RegisterBroker(Ok(epoch))) => {
                 running.broker_epoch = epoch;
+                // From now on it knows what it has lost.
+                running.clean = true;
                 self.trace.note(now, format_args!("node {to} is registered in broker epoch {epoch}"));
             }
             (Pending::Beat, Response::Heartbeat(Ok(answer))) => {

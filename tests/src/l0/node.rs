@@ -108,6 +108,8 @@ pub struct Running {
     pub door: Arc<Door>,
     pub store: SimStore,
     pub incarnation: Uuid,
+    /// Its logs were closed in order, or it has said already that they were not.
+    pub clean: bool,
     /// -1 until it is registered.
     pub broker_epoch: i64,
     /// Its logs are open and its roles are taken.
@@ -129,6 +131,13 @@ pub struct Running {
     pub collected_ms: i64,
     /// Its directory is offline and an operator is on the way.
     pub doomed: bool,
+}
+
+impl Running {
+    /// Its directory is offline, or its log could not be opened: an operator is wanted.
+    pub fn is_broken(&self) -> bool {
+        self.dir.is_offline() || (self.open && self.partitions.count() > self.partitions.all().len())
+    }
 }
 
 /// A node, running or not, and its disk.
@@ -192,6 +201,7 @@ impl Node {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let meta = Meta { cluster_id: CLUSTER.to_owned(), node_id: self.id, directory_id: String::new() };
         let locked = LockedDir::lock(disk, Path::new(DATA))?;
+        let clean = locked.was_closed();
         let dir = Arc::new(locked.open_with(&meta, FILES, || Ok(Flusher::by_hand()))?);
         let door = Arc::new(Door::default());
         let store = SimStore::default();
@@ -205,6 +215,7 @@ impl Node {
             door,
             store,
             incarnation,
+            clean,
             broker_epoch: -1,
             open: false,
             wants_shutdown: false,

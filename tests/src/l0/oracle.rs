@@ -92,6 +92,8 @@ pub struct Oracle {
     /// Keys that each version names as live, as long as that version may be read.
     live: BTreeMap<u64, BTreeSet<String>>,
     compared: BTreeSet<String>,
+    /// What a node that lost power as a member must still have (exclusive end).
+    owed: BTreeMap<BrokerId, i64>,
     /// Leaders by epoch, as they acted.
     leaders: BTreeMap<i32, BrokerId>,
 }
@@ -111,6 +113,7 @@ impl Oracle {
             pointer: RemotePointer::default(),
             live: BTreeMap::new(),
             compared: BTreeSet::new(),
+            owed: BTreeMap::new(),
             leaders: BTreeMap::new(),
         }
     }
@@ -124,12 +127,26 @@ impl Oracle {
         self.seen.remove(&node);
     }
 
+    /// A node that is in sync, or eligible, loses power: what is committed must be on its disk.
+    pub fn lost_power(&mut self, node: BrokerId) {
+        if self.synced {
+            self.owed.insert(node, self.end);
+        }
+    }
+
+    /// It is no replica any more.
+    pub fn moved_away(&mut self, node: BrokerId) {
+        self.owed.remove(&node);
+    }
+
     /// A leadership began.
     pub fn leads(&mut self, node: BrokerId, partition: &Partition) -> Held {
         let epoch = partition.leader_epoch();
         one_leader_per_epoch(&mut self.leaders, epoch, node)?;
         let offsets = partition.offsets();
-        if self.lossy {
+        let newest = self.leaders.keys().next_back().is_none_or(|newest| epoch >= *newest);
+        // Who hears late of an epoch that is over commits nothing in it.
+        if self.lossy || !newest {
             return Ok(());
         }
         if partition.is_ready() {
@@ -148,6 +165,9 @@ impl Oracle {
             self.extend(node, &log, offsets.high_watermark)?;
         }
         let before = self.seen.get(&node).copied();
+        if let Some(owed) = self.owed.remove(&node).filter(|_| !self.lossy) {
+            synced_survives(node, &offsets, owed)?;
+        }
         let seen = before.unwrap_or(Seen { checked: offsets.local_log_start, ..Seen::default() });
         if !self.lossy && partition.is_ready() {
             // Outside of the in-sync set a log may begin anew, at the batch that holds its leader's log start.
@@ -182,8 +202,8 @@ impl Oracle {
             if batch.last >= upto {
                 break;
             }
-            log_has_no_hole(node, self.end, &header)?;
             if !self.lossy {
+                log_has_no_hole(node, self.end, &header)?;
                 self.appended_once(&batch)?;
             }
             self.committed.push(batch);
@@ -406,6 +426,17 @@ fn member_has_everything(node: BrokerId, offsets: &LogOffsets, end: i64) -> Held
         return broken!(
             "9 in-sync and eligible replicas have everything",
             "node {node}: {offsets:?}, committed is {end}"
+        );
+    }
+    Ok(())
+}
+
+/// 6, 7: a loss of power takes nothing that a member had acknowledged.
+fn synced_survives(node: BrokerId, offsets: &LogOffsets, owed: i64) -> Held {
+    if offsets.log_end < owed {
+        return broken!(
+            "6 what was synced and acknowledged survives",
+            "node {node}: {offsets:?}, {owed} was committed"
         );
     }
     Ok(())

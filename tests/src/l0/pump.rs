@@ -33,7 +33,7 @@ impl World {
             self.crash(id);
             return Ok(());
         }
-        if let Some(running) = self.alive(id, life).filter(|r| !r.doomed && r.dir.is_offline()) {
+        if let Some(running) = self.alive(id, life).filter(|r| !r.doomed && r.is_broken()) {
             running.doomed = true;
             let pause = self.around(600);
             self.at(pause, Event::Replace(id, life));
@@ -128,6 +128,9 @@ impl World {
         let Some(partition) = self.nodes.get(&id).and_then(|n| n.partition()) else {
             // What comes back after it was moved away begins with nothing.
             self.oracle.forget(id);
+            if self.controller.record(self.tp).is_some_and(|r| !r.replicas.contains(&id)) {
+                self.oracle.moved_away(id);
+            }
             return Ok(());
         };
         let record = self.controller.record(self.tp);
@@ -324,6 +327,10 @@ impl World {
     pub(super) fn crash(&mut self, id: BrokerId) {
         let seed = self.streams.disk.word();
         let pause = 20 + self.streams.nemesis.below(3_000) as i64;
+        let member = self.controller.record(self.tp).is_some_and(|r| r.isr.contains(&id) || r.elr.contains(&id));
+        if member && self.nodes.get(&id).is_some_and(|n| n.partition().is_some()) {
+            self.oracle.lost_power(id);
+        }
         if let Some(node) = self.nodes.get_mut(&id) {
             node.crash(seed);
         }

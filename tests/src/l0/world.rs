@@ -228,7 +228,7 @@ impl World {
             queued: 0,
             numbers: 0,
             oracle: Oracle::new(tp, prefix, &swarm),
-            controller: Controller::new(Defaults { min_insync_replicas: 1, unclean_leader_election: false }),
+            controller: Controller::new(Defaults { synced: swarm.synced, ..Defaults::default() }),
             swarm,
             streams,
             nodes,
