@@ -240,6 +240,12 @@ impl Partition {
         self.take_role(record, now_ms);
     }
 
+    pub fn isr_unanswered(&self) {
+        if let Role::Leader(leadership) = &mut *self.role.lock() {
+            leadership.ask_unanswered();
+        }
+    }
+
     pub fn isr_refused(&self) {
         if let Role::Leader(leadership) = &mut *self.role.lock() {
             leadership.ask_failed();

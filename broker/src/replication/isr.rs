@@ -105,7 +105,7 @@ impl IsrAsk {
 
     /// Nobody answered: returns the partitions that are to be looked at again.
     pub fn unanswered(self) -> Vec<Arc<Partition>> {
-        self.asking.iter().for_each(|p| p.isr_refused());
+        self.asking.iter().for_each(|p| p.isr_unanswered());
         self.asking
     }
 }

@@ -30,12 +30,15 @@ pub struct Leadership {
     followers: BTreeMap<BrokerId, Follower>,
     /// An in-sync set that the controller was asked for and has not answered.
     asked: Option<Vec<BrokerId>>,
+    /// Nobody answered: the same is asked again.
+    again: bool,
 }
 
 impl Leadership {
     /// Begins with `record`, whose leader is `me`. Followers have a whole lag time to fetch.
     pub fn begin(me: BrokerId, record: PartitionRecord, log_end: i64, now_ms: i64) -> Self {
-        let mut leadership = Leadership { me, record, begin_end: log_end, followers: BTreeMap::new(), asked: None };
+        let mut leadership =
+            Leadership { me, record, begin_end: log_end, followers: BTreeMap::new(), asked: None, again: false };
         leadership.follow_replicas(now_ms);
         leadership
     }
@@ -76,7 +79,12 @@ impl Leadership {
         }
     }
 
-    /// The controller refused or did not answer: what was asked for is forgotten.
+    /// Nobody answered: it may be written yet, so the high watermark goes on waiting for it, and the same is asked again.
+    pub fn ask_unanswered(&mut self) {
+        self.again = self.asked.is_some();
+    }
+
+    /// The controller refused: what was asked for is forgotten.
     pub fn ask_failed(&mut self) {
         self.asked = None;
     }
@@ -116,9 +124,10 @@ impl Leadership {
         now_ms: i64,
         lag_max_ms: i64,
     ) -> Option<Vec<BrokerId>> {
-        if self.asked.is_some() {
-            return None;
+        if let Some(asked) = &self.asked {
+            return std::mem::take(&mut self.again).then(|| asked.clone());
         }
+        self.again = false;
         let mut wanted: Vec<BrokerId> = self.record.isr.clone();
         for (id, follower) in &self.followers {
             let lags = follower.durable_end < leader_end && now_ms.saturating_sub(follower.caught_up_ms) > lag_max_ms;
