@@ -247,6 +247,13 @@ impl Partition {
         self.take_role(record, crate::clock::now_ms());
     }
 
+    /// Nobody answered: the in-sync set may change yet.
+    pub fn isr_unanswered(&self) {
+        if let Role::Leader(leadership) = &mut *self.role.lock() {
+            leadership.ask_unanswered();
+        }
+    }
+
     pub fn isr_refused(&self) {
         if let Role::Leader(leadership) = &mut *self.role.lock() {
             leadership.ask_failed();

@@ -97,13 +97,13 @@ async fn ask(broker: &Arc<Broker>, partitions: Vec<Arc<Partition>>) {
                 }
             }
         }
-        Ok(_) => asking.iter().for_each(|p| p.isr_refused()),
+        Ok(_) => asking.iter().for_each(|p| p.isr_unanswered()),
         Err(error) => {
             tracing::warn!(%error, "in-sync sets were not changed; asked again");
-            // What was asked may have been written: until the image says so, the high watermark waits for both sets.
+            // What was asked may be written, now or later: until the image says so, the high watermark waits for both sets.
             tokio::time::sleep(RETRY).await;
             for partition in asking {
-                partition.isr_refused();
+                partition.isr_unanswered();
                 broker.isr_queue.look_at(&partition);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Owns Kafka's rules for being in sync (KIP-16, `replica.lag.time.max.ms`) and for the high watermark.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strandline_controller::record::PartitionRecord;
 use strandline_protocol::ids::BrokerId;
@@ -32,12 +32,15 @@ pub struct Leadership {
     followers: BTreeMap<BrokerId, Follower>,
     /// An in-sync set that the controller was asked for and has not answered.
     asked: Option<Vec<BrokerId>>,
+    /// Who was asked to join by a request that nobody answered: it may be written yet, until the partition epoch moves on.
+    doubtful: BTreeSet<BrokerId>,
 }
 
 impl Leadership {
     /// Begins with `record`, whose leader is `me`. Followers have a whole lag time to fetch.
     pub fn begin(me: BrokerId, record: PartitionRecord, log_end: i64, now_ms: i64) -> Self {
-        let mut leadership = Leadership { me, record, begin_end: log_end, followers: BTreeMap::new(), asked: None };
+        let (followers, doubtful) = (BTreeMap::new(), BTreeSet::new());
+        let mut leadership = Leadership { me, record, begin_end: log_end, followers, asked: None, doubtful };
         leadership.follow_replicas(now_ms);
         leadership
     }
@@ -80,13 +83,21 @@ impl Leadership {
         if record.partition_epoch > self.record.partition_epoch {
             self.record = record.clone();
             self.asked = None;
+            self.doubtful.clear();
             self.follow_replicas(now_ms);
         }
     }
 
-    /// The controller refused or did not answer: what was asked for is forgotten.
+    /// The controller refused what was asked for: it is forgotten.
     pub fn ask_failed(&mut self) {
         self.asked = None;
+    }
+
+    /// Nobody answered. It may be written yet, so the high watermark goes on waiting for who was asked to join; a refusal of a later
+    /// request says nothing of this one.
+    pub fn ask_unanswered(&mut self) {
+        let joining = self.asked.take().into_iter().flatten();
+        self.doubtful.extend(joining.filter(|id| !self.record.isr.contains(id)));
     }
 
     /// A follower fetches from `offset` on: all below is durable there. False if it is no replica.
@@ -123,13 +134,13 @@ impl Leadership {
         if self.record.isr.len() < min_insync.min(self.record.replicas.len()) {
             return None;
         }
-        let joining = self.asked.iter().flatten();
+        let joining = self.asked.iter().flatten().chain(&self.doubtful);
         let ends = self.record.isr.iter().chain(joining).filter(|id| **id != self.me);
         let others = ends.map(|id| self.followers.get(id).map_or(-1, |f| f.durable_end)).min();
         Some(others.map_or(own_durable_end, |least| least.min(own_durable_end)))
     }
 
-    /// The in-sync set to ask for, if it differs from what the controller holds: laggards out, who has caught up in.
+    /// The in-sync set to ask for, if it differs from what the controller holds or may come to hold: laggards out, who has caught up in.
     /// Remembers it as asked.
     pub fn change_isr(
         &mut self,
@@ -152,7 +163,9 @@ impl Leadership {
                 wanted.push(*id);
             }
         }
-        if wanted == self.record.isr {
+        // A doubtful one that stays away would hold the high watermark for ever: the set that there is, asked for again, moves the
+        // partition epoch on.
+        if wanted == self.record.isr && self.doubtful.is_empty() {
             return None;
         }
         self.asked = Some(wanted.clone());
@@ -197,6 +210,28 @@ mod tests {
         leader.update(&record(&[1, 2], 1), 6);
         assert_eq!(leader.high_watermark(20, 1), Some(20));
         assert_eq!(leader.high_watermark(20, 3), None, "too few are in sync");
+    }
+
+    #[test]
+    fn who_may_have_joined_by_a_request_without_an_answer_is_waited_for() {
+        let mut leader = Leadership::begin(1, record(&[1, 2], 0), 10, 0);
+        leader.note_fetch(2, 20, 20, 5);
+        leader.note_fetch(3, 20, 20, 5);
+        assert_eq!(leader.change_isr(20, 20, 6, 30), Some(vec![1, 2, 3]));
+        leader.ask_unanswered();
+        leader.note_fetch(2, 25, 25, 7);
+        assert_eq!(leader.high_watermark(25, 2), Some(20), "3 may be in sync by now");
+        assert_eq!(leader.change_isr(20, 25, 8, 30), Some(vec![1, 2, 3]), "asked again at once");
+        leader.ask_failed();
+        assert_eq!(leader.high_watermark(25, 2), Some(20), "that was the second request; the first may be written yet");
+        assert_eq!(
+            leader.change_isr(20, 25, 1_000, 30),
+            Some(vec![1, 2]),
+            "3 lags: the epoch has to move on without it"
+        );
+        leader.update(&record(&[1, 2], 1), 1_001);
+        assert_eq!(leader.high_watermark(25, 2), Some(25));
+        assert_eq!(leader.change_isr(25, 25, 1_002, 30), None);
     }
 
     #[test]

@@ -24,24 +24,21 @@ pub(super) fn alter(
         .iter()
         .map(|change| {
             check_epoch(image, broker_id, broker_epoch)?;
-            let (record, next) = alter_one(image, defaults, broker_id, change)?;
-            match next {
-                Some(next) => {
-                    out.push(MetadataRecord::Partition(next.clone()));
-                    Ok(next)
-                }
-                None => Ok(record.clone()),
-            }
+            let next = alter_one(image, defaults, broker_id, change)?;
+            out.push(MetadataRecord::Partition(next.clone()));
+            Ok(next)
         })
         .collect()
 }
 
-fn alter_one<'a>(
-    image: &'a MetadataImage,
+/// The record after the change. A leader that asks for the set there is gets the next partition epoch: what it asked for before and
+/// does not know the outcome of can then not be written any more.
+fn alter_one(
+    image: &MetadataImage,
     defaults: &Defaults,
     broker_id: BrokerId,
     change: &IsrChange,
-) -> Result<(&'a PartitionRecord, Option<PartitionRecord>), Refused> {
+) -> Result<PartitionRecord, Refused> {
     let refuse = |code: ErrorCode, message: String| Err(Refused::new(code, message));
     let topic = image.live_topic(change.tp.topic_id);
     let (Some(topic), Some(partition)) = (topic, image.partitions.get(&change.tp)) else {
@@ -77,7 +74,8 @@ fn alter_one<'a>(
     let next = settle(record, target, rules, |id| id == broker_id || may_lead(id));
     let settled = next.as_ref().unwrap_or(record);
     let ended = end_reassignment(settled, rules, &may_lead);
-    Ok((record, ended.map(|target| renumber(record, target)).or(next)))
+    let next = ended.map(|target| renumber(record, target)).or(next);
+    Ok(next.unwrap_or_else(|| PartitionRecord { partition_epoch: record.partition_epoch + 1, ..record.clone() }))
 }
 
 /// Epochs as of one step from `before`.
