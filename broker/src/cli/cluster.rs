@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::json;
 use strandline_client::Cluster;
+use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::messages::add_raft_voter_request::{AddRaftVoterRequest, Listener};
 use strandline_protocol::messages::describe_cluster_request::DescribeClusterRequest;
 use strandline_protocol::messages::describe_quorum_request::{
@@ -21,6 +23,10 @@ use super::CommandResult;
 use super::cluster_moves::{self, Options};
 use super::cluster_plan::{self, Placement, Racks};
 use super::connect::{Connect, block_on, check, table};
+
+/// How long a node that was stopped may count as running: longer than the default session timeout.
+const FORGET_MAX: Duration = Duration::from_secs(10);
+const FORGET_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -117,14 +123,25 @@ pub fn run(args: Args) -> CommandResult {
                 check(&format!("controller {node}"), answer.error_code, answer.error_message)?;
                 println!("node {node} is no voter of the metadata log any more");
             }
-            Command::Forget { node } => {
-                let answer = cluster.ask(&UnregisterBrokerRequest { broker_id: node, ..Default::default() }).await?;
-                check(&format!("node {node}"), answer.error_code, answer.error_message)?;
-                println!("node {node} is not registered any more");
-            }
+            Command::Forget { node } => forget(&cluster, node).await?,
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A node that has just been stopped counts as running until the controller has missed it, so it is asked again for a while.
+async fn forget(cluster: &Cluster, node: i32) -> Result<(), Box<dyn std::error::Error>> {
+    let end = tokio::time::Instant::now() + FORGET_MAX;
+    loop {
+        let answer = cluster.ask(&UnregisterBrokerRequest { broker_id: node, ..Default::default() }).await?;
+        if answer.error_code == ErrorCode::InvalidRequest.code() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(FORGET_PAUSE).await;
+            continue;
+        }
+        check(&format!("node {node}"), answer.error_code, answer.error_message)?;
+        println!("node {node} is not registered any more");
+        return Ok(());
+    }
 }
 
 /// Where all replicas are now, moves under way counted as done, and the brokers that can take some.
