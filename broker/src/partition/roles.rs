@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 use strandline_controller::record::PartitionRecord;
 use strandline_controller::request::IsrChange;
 use strandline_log::leader_epochs::EpochEntry;
@@ -243,8 +244,8 @@ impl Partition {
     }
 
     /// The controller has changed the in-sync set.
-    pub fn isr_changed(&self, record: &PartitionRecord) {
-        self.take_role(record, crate::clock::now_ms());
+    pub fn isr_changed(&self, record: &PartitionRecord, now_ms: i64) {
+        self.take_role(record, now_ms);
     }
 
     /// Nobody answered: the in-sync set may change yet.
@@ -342,6 +343,13 @@ impl Partition {
         Ok(appended)
     }
 
+    /// Whether nothing is here yet and the log is to begin above `offset`.
+    pub fn is_empty_above(&self, offset: i64) -> bool {
+        let log = self.log.lock();
+        let offsets = log.offsets();
+        log.size_bytes() == 0 && offsets.local_log_start == offsets.log_end && offset < offsets.log_end
+    }
+
     /// Asks for the sync that the topic's mode wants before the leader is told.
     pub fn sync_appended(self: &Arc<Self>) {
         if self.config().flush_messages == 1 {
@@ -392,9 +400,11 @@ impl Partition {
             tracing::warn!(partition = %self.name(), to = target, high_watermark = offsets.high_watermark, "truncates below its high watermark");
         }
         tracing::info!(partition = %self.name(), from = offsets.log_end, to = target, "truncates to the leader's history");
-        log.truncate_to(target)?;
-        self.after_restart(&mut log);
-        Ok(())
+        let truncated = log.truncate_to(target);
+        if truncated.is_ok() {
+            self.after_restart(&mut log);
+        }
+        self.reshaped(log, truncated)
     }
 
     /// Begins the log anew at `offset`, with the history up to it.
@@ -412,9 +422,21 @@ impl Partition {
         }
         let aside = self.dir.path.join(format!("{}.{}-stray", self.name(), uuid::Uuid::new_v4().simple()));
         let has_data = log.size_bytes() > 0;
-        log.restart_at(offset, log_start, epochs, producer_state, has_data.then_some(aside.as_path()))?;
-        self.after_restart(&mut log);
-        Ok(())
+        let begun = log.restart_at(offset, log_start, epochs, producer_state, has_data.then_some(aside.as_path()));
+        if begun.is_ok() {
+            self.after_restart(&mut log);
+        }
+        self.reshaped(log, begun)
+    }
+
+    /// A log that the disk has left half reshaped takes its directory offline: what it says of itself is not on the medium.
+    fn reshaped(&self, log: MutexGuard<'_, Log>, outcome: Result<(), LogError>) -> Result<(), LogError> {
+        let failed = log.has_failed();
+        drop(log);
+        if let (true, Err(error)) = (failed, &outcome) {
+            self.fail(&error.to_string());
+        }
+        outcome
     }
 
     /// Drops a damaged log, to be fetched again; its bytes are gone. The controller must not count this replica any more.
