@@ -244,7 +244,7 @@ impl Fetcher {
             for data in topic.partitions {
                 let tp = TopicPartition { topic_id: TopicId(topic.topic_id), partition: data.partition_index };
                 let Some(partition) = by_tp.get(&tp) else { continue };
-                self.count(partition, data.records.as_ref().map_or(0, Records::len) as u64);
+                self.count(partition, data.records.as_ref().map_or(0, Records::len));
                 match self.following().take(partition, &data).await {
                     Next::Goes => {}
                     Next::Appended => appended.push(Arc::clone(partition)),

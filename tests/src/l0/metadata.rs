@@ -47,7 +47,7 @@ impl World {
 
     /// The node, if it is still in this life.
     pub(super) fn alive(&mut self, id: BrokerId, life: u32) -> Option<&mut Running> {
-        self.nodes.get_mut(&id).filter(|n| n.life == life).and_then(|n| n.up.as_mut())
+        self.nodes.get_mut(&id).filter(|n| n.life == life).and_then(|n| n.up.as_deref_mut())
     }
 
     fn register(&mut self, id: BrokerId) {

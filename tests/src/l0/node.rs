@@ -134,6 +134,26 @@ pub struct Running {
 }
 
 impl Running {
+    /// Whether something that it waits for has come.
+    pub fn is_woken(&self) -> bool {
+        self.moves_on() || self.waits.iter().any(|wait| wait.task.is_woken())
+    }
+
+    /// Whether a task that may use timers can go on.
+    pub fn moves_on(&self) -> bool {
+        self.takeovers.iter().chain(&self.moves).any(Task::is_woken)
+            || self.round.as_ref().is_some_and(Task::is_woken)
+            || self.fetchers.values().any(|f| matches!(f, Fetcher::Taking(task) if task.is_woken()))
+    }
+
+    /// Whether there is a task that may wait for a timer.
+    pub fn has_timers(&self) -> bool {
+        !self.takeovers.is_empty()
+            || !self.moves.is_empty()
+            || self.round.is_some()
+            || self.fetchers.values().any(|f| matches!(f, Fetcher::Taking(_)))
+    }
+
     /// Its directory is offline, or its log could not be opened: an operator is wanted.
     pub fn is_broken(&self) -> bool {
         self.dir.is_offline() || (self.open && self.partitions.count() > self.partitions.all().len())
@@ -146,7 +166,7 @@ pub struct Node {
     pub disk: FaultyDisk,
     /// Counts starts: what was meant for an earlier life is ignored.
     pub life: u32,
-    pub up: Option<Running>,
+    pub up: Option<Box<Running>>,
     /// Metadata entries that are on its disk.
     pub metadata: usize,
     pub config: Arc<NodeConfig>,
@@ -213,7 +233,7 @@ impl Node {
         let tier = Arc::new(tier(&door, &store, incarnation, cache));
         let partitions = Partitions::new(Arc::clone(&self.config), vec![Arc::clone(&dir)], Some(tier));
         let partitions = partitions.map_err(|source| LogDirError::Io { path: PathBuf::from(DATA), source })?;
-        self.up = Some(Running {
+        self.up = Some(Box::new(Running {
             partitions: Arc::new(partitions),
             dir,
             reaper: Arc::default(),
@@ -237,7 +257,7 @@ impl Node {
             syncs: BTreeMap::new(),
             collected_ms: 0,
             doomed: false,
-        });
+        }));
         Ok(())
     }
 

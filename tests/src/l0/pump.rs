@@ -1,5 +1,7 @@
 //! After every event: what it has woken goes on, nodes whose disk has lost power die, the oracle looks.
 
+use std::fmt;
+
 use strandline::partition::{Acks, Isolation, Origin, ReadFrom, ReadRefused};
 use strandline_controller::request::Request;
 use strandline_protocol::error_code::ErrorCode;
@@ -17,10 +19,16 @@ const PRODUCE_TIMEOUT_MS: i64 = 800;
 
 impl World {
     pub(super) fn pump(&mut self) -> Held {
-        let ids: Vec<BrokerId> = self.nodes.keys().copied().collect();
-        for id in ids {
-            self.pump_node(id)?;
+        let before = (self.oracle.committed_end(), self.controller.log.len());
+        for id in 1..=self.swarm.brokers {
+            // What is committed, and who is a member, concerns the other nodes too.
+            let changed = self.looked != (self.oracle.committed_end(), self.controller.log.len());
+            let woken = || self.nodes.get(&id).and_then(|n| n.up.as_ref()).is_some_and(|up| up.is_woken());
+            if changed || self.touched.contains(id) || woken() {
+                self.pump_node(id)?;
+            }
         }
+        self.looked = before;
         Ok(())
     }
 
@@ -52,10 +60,13 @@ impl World {
 
     fn poll_tier(&mut self, id: BrokerId, life: u32) {
         let now = self.now_ms;
-        let mut node = self.nodes.remove(&id);
+        if !self.alive(id, life).is_some_and(|r| r.moves_on()) {
+            return;
+        }
+        self.sync_timers();
         let mut ended = Vec::new();
-        if let Some(running) = node.as_mut().filter(|n| n.life == life).and_then(|n| n.up.as_mut()) {
-            let _timers = self.timers();
+        let _timers = self.runtime.enter();
+        if let Some(running) = self.nodes.get_mut(&id).and_then(|n| n.up.as_mut()) {
             running.takeovers.retain_mut(|task| {
                 let done = task.poll().is_some();
                 if done {
@@ -76,14 +87,16 @@ impl World {
         for line in ended {
             self.trace.note(now, format_args!("node {id} {line}"));
         }
-        self.nodes.extend(node.map(|n| (id, n)));
     }
 
     fn poll_fetchers(&mut self, id: BrokerId, life: u32) {
-        let mut node = self.nodes.remove(&id);
+        if !self.alive(id, life).is_some_and(|r| r.moves_on()) {
+            return;
+        }
+        self.sync_timers();
         let mut taken = Vec::new();
-        if let Some(running) = node.as_mut().filter(|n| n.life == life).and_then(|n| n.up.as_mut()) {
-            let _timers = self.timers();
+        if let Some(running) = self.nodes.get_mut(&id).and_then(|n| n.up.as_mut()) {
+            let _timers = self.runtime.enter();
             for (leader, fetcher) in &mut running.fetchers {
                 if let Fetcher::Taking(task) = fetcher
                     && let Some(next) = task.poll()
@@ -93,7 +106,6 @@ impl World {
                 }
             }
         }
-        self.nodes.extend(node.map(|n| (id, n)));
         for (leader, next) in taken {
             self.fetch_taken(id, life, leader, next);
         }
@@ -278,39 +290,50 @@ impl World {
 
     /// Whether everything has come right.
     pub(super) fn is_settled(&self) -> bool {
-        self.unsettled().is_empty()
+        !self.unsettled(&mut |_| {})
     }
 
-    /// What is still to come right; empty = nothing.
-    pub(super) fn unsettled(&self) -> String {
+    /// Whether something is still to come right; `tell` hears what, if it wants to.
+    pub(super) fn unsettled(&self, tell: &mut dyn FnMut(fmt::Arguments<'_>)) -> bool {
         if let Some(p) = self.producers.iter().find(|p| p.left > 0) {
-            return format!("41: producer {} has {} batches left", p.id, p.left);
+            tell(format_args!("41: producer {} has {} batches left", p.id, p.left));
+            return true;
         }
-        let Some(record) = self.controller.record(self.tp) else { return "45: there is no partition".to_owned() };
+        let Some(record) = self.controller.record(self.tp) else {
+            tell(format_args!("45: there is no partition"));
+            return true;
+        };
         if record.leader < 0 || record.isr.len() != record.replicas.len() {
-            return format!("42: replicas are not in sync: {record:?}");
+            tell(format_args!("42: replicas are not in sync: {record:?}"));
+            return true;
         }
         if record.is_reassigning() {
-            return format!("45: a reassignment is not over: {record:?}");
+            tell(format_args!("45: a reassignment is not over: {record:?}"));
+            return true;
         }
-        let pointer = self.controller.pointer(self.tp);
-        for id in &record.replicas {
-            let Some(partition) = self.nodes.get(id).and_then(|n| n.partition()) else {
-                return format!("42: node {id} has no log");
-            };
-            let offsets = partition.offsets();
-            let committed = if self.oracle.lossy { 0 } else { self.oracle.committed_end() };
-            if offsets.high_watermark < committed || offsets.log_end != offsets.high_watermark {
-                return format!("42: node {id} lags: {offsets:?}, committed is {}", self.oracle.committed_end());
-            }
-            if self.swarm.tiered && partition.leads() {
-                let sealed = partition.log().sealed_segments(pointer.highest_copied_offset + 1, offsets.last_stable, 1);
-                if !sealed.is_empty() {
-                    return format!("43: what is closed is not copied: {offsets:?} {pointer:?}");
-                }
+        record.replicas.iter().any(|id| self.is_behind(*id, tell))
+    }
+
+    fn is_behind(&self, id: BrokerId, tell: &mut dyn FnMut(fmt::Arguments<'_>)) -> bool {
+        let Some(partition) = self.nodes.get(&id).and_then(|n| n.partition()) else {
+            tell(format_args!("42: node {id} has no log"));
+            return true;
+        };
+        let offsets = partition.offsets();
+        let committed = if self.oracle.lossy { 0 } else { self.oracle.committed_end() };
+        if offsets.high_watermark < committed || offsets.log_end != offsets.high_watermark {
+            tell(format_args!("42: node {id} lags: {offsets:?}, committed is {}", self.oracle.committed_end()));
+            return true;
+        }
+        if self.swarm.tiered && partition.leads() {
+            let pointer = self.controller.pointer(self.tp);
+            let sealed = partition.log().sealed_segments(pointer.highest_copied_offset + 1, offsets.last_stable, 1);
+            if !sealed.is_empty() {
+                tell(format_args!("43: what is closed is not copied: {offsets:?} {pointer:?}"));
+                return true;
             }
         }
-        String::new()
+        false
     }
 
     pub(super) fn finish(&mut self) -> Result<(), Violation> {

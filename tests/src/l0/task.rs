@@ -27,6 +27,11 @@ impl<T> Task<T> {
         Task { future: Box::pin(future), waker: Waker::from(Arc::clone(&woken)), woken }
     }
 
+    /// Whether polling it can do anything.
+    pub fn is_woken(&self) -> bool {
+        self.woken.0.load(Ordering::Relaxed)
+    }
+
     /// Goes on, if it was woken. Its outcome, once.
     pub fn poll(&mut self) -> Option<T> {
         if !self.woken.0.swap(false, Ordering::Relaxed) {

@@ -191,7 +191,11 @@ pub struct World {
     pub oracle: Oracle,
     pub trace: Trace,
     pub fired: BTreeMap<&'static str, u64>,
-    runtime: tokio::runtime::Runtime,
+    pub runtime: tokio::runtime::Runtime,
+    /// Nodes that the event under way has done something to.
+    pub touched: Touched,
+    /// What was committed and decided when all nodes were last looked at: the end of the one, the length of the other.
+    pub looked: (i64, usize),
     runtime_ms: i64,
     pub cache: PathBuf,
     pub acknowledged: u64,
@@ -243,6 +247,8 @@ impl World {
             trace: Trace::new(print),
             fired: BTreeMap::new(),
             runtime,
+            touched: Touched::All,
+            looked: (0, 0),
             runtime_ms: START_MS,
             cache,
             acknowledged: 0,
@@ -286,14 +292,10 @@ impl World {
     /// The runtime of the product's timers follows the simulated clock.
     pub fn sync_timers(&mut self) {
         let behind = self.now_ms - self.runtime_ms;
-        if behind > 0 {
+        if behind > 0 && self.swarm.tiered {
             self.runtime_ms = self.now_ms;
             self.runtime.block_on(tokio::time::advance(Duration::from_millis(behind as u64)));
         }
-    }
-
-    pub fn timers(&self) -> tokio::runtime::EnterGuard<'_> {
-        self.runtime.enter()
     }
 
     pub fn fire(&mut self, what: &'static str) {
@@ -328,9 +330,10 @@ impl World {
             }
             self.now_ms = next.at_ms;
             self.clock.store(next.at_ms, Ordering::Relaxed);
-            if self.swarm.tiered {
+            if self.swarm.tiered && self.nodes.values().any(|n| n.up.as_ref().is_some_and(|up| up.has_timers())) {
                 self.sync_timers();
             }
+            self.touched = touched(&next.event);
             self.happen(next.event)?;
             self.pump()?;
             if self.healed && self.is_settled() {
@@ -406,7 +409,9 @@ impl World {
     }
 
     fn overdue(&self) -> Result<(), Violation> {
-        Err(Violation { invariant: "41-45 after the faults everything comes right", detail: self.unsettled() })
+        let mut detail = String::new();
+        self.unsettled(&mut |what| detail = what.to_string());
+        Err(Violation { invariant: "41-45 after the faults everything comes right", detail })
     }
 
     /// What random bytes a name is made of.
@@ -416,6 +421,53 @@ impl World {
 
     pub fn allows(&self, kind: Misfortune) -> bool {
         self.swarm.allows(kind)
+    }
+}
+
+/// Nodes that something was done to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touched {
+    One(BrokerId),
+    All,
+}
+
+impl Touched {
+    pub fn contains(self, id: BrokerId) -> bool {
+        match self {
+            Touched::One(one) => one == id,
+            Touched::All => true,
+        }
+    }
+}
+
+/// Whom an event concerns. A task that it wakes elsewhere, or a change of what is committed, is seen without it.
+fn touched(event: &Event) -> Touched {
+    match event {
+        Event::Start(id)
+        | Event::ApplyMetadata(id, _)
+        | Event::Heartbeat(id, _)
+        | Event::CallTimeout(id, ..)
+        | Event::IsrTimer(id, _)
+        | Event::IsrRetry(id, _)
+        | Event::FetchTick(id, ..)
+        | Event::FetchTimeout(id, ..)
+        | Event::SyncBegins(id, ..)
+        | Event::SyncEnds(id, ..)
+        | Event::TierTick(id, _)
+        | Event::Housekeeping(id, _)
+        | Event::Replace(id, _) => Touched::One(*id),
+        Event::Deliver(message) => match message {
+            Message::Answer { to, .. }
+            | Message::NewestAnswer { to, .. }
+            | Message::FetchAnswer { to, .. }
+            | Message::Produce { to, .. } => Touched::One(*to),
+            Message::Fetch { leader, .. } => Touched::One(*leader),
+            Message::Ask { .. } | Message::Newest { .. } | Message::ProduceAnswer { .. } => Touched::One(CONTROLLER),
+        },
+        Event::StoreEffect(_) | Event::StoreAnswer(_) | Event::Produce(_) | Event::ProduceTimeout(..) => {
+            Touched::One(CLIENT)
+        }
+        Event::Consume | Event::Sessions | Event::Nemesis | Event::Heal | Event::Look => Touched::All,
     }
 }
 
