@@ -303,6 +303,19 @@ pub fn records(batch: &[u8], limit: DecompressLimit) -> Result<RecordIter, Batch
     Ok(RecordIter { header, bytes, position: 0, left: header.record_count })
 }
 
+/// [`records`] without a copy where the batch is not compressed: keys and values are slices of `batch`.
+pub fn records_in(batch: &Bytes, limit: DecompressLimit) -> Result<RecordIter, BatchError> {
+    let header = BatchHeader::parse(batch)?;
+    let end = header.size_in_bytes();
+    if header.compression() != Compression::None {
+        return records(batch, limit);
+    }
+    if batch.len() < end {
+        return Err(BatchError::Truncated { needed: end, remaining: batch.len() });
+    }
+    Ok(RecordIter { header, bytes: batch.slice(HEADER_LEN..end), position: 0, left: header.record_count })
+}
+
 /// See [`records`]. Ends at the first error.
 #[derive(Debug, Clone)]
 pub struct RecordIter {
@@ -331,6 +344,11 @@ impl Iterator for RecordIter {
 }
 
 impl RecordIter {
+    /// The bytes of all records, of which keys and values are slices.
+    pub fn body(&self) -> &Bytes {
+        &self.bytes
+    }
+
     fn read(&mut self) -> Result<Record, BatchError> {
         let length = self.varint()?;
         let end = usize::try_from(length)

@@ -18,10 +18,10 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use self::state::{Fault, Node, State};
+use self::state::{Node, State};
 use crate::random::Random;
 
-pub use self::state::Lost;
+pub use self::state::{Fault, Lost};
 
 /// How long the kernel may keep what it was told; nobody changes a file but through it.
 const KEEP: Duration = Duration::from_secs(60);
@@ -75,17 +75,12 @@ impl Amnesia {
         lost
     }
 
-    /// From now on every sync fails with EIO, and what it was to make durable stays as it was; `false` = mended.
-    pub fn fail_syncs(&self, fail: bool) {
-        lock(&self.state).fault = fail.then_some(Fault::SyncFails);
+    /// From now on the disk refuses what `fault` says; `None` = mended.
+    pub fn trouble(&self, fault: Option<Fault>) {
+        lock(&self.state).fault = fault;
     }
 
-    /// From now on every write fails with ENOSPC; `false` = there is room again.
-    pub fn fill(&self, full: bool) {
-        lock(&self.state).fault = full.then_some(Fault::Full);
-    }
-
-    /// How many calls have failed because of [`Self::fail_syncs`] or [`Self::fill`].
+    /// How many calls have failed because of [`Self::trouble`].
     pub fn failed(&self) -> u64 {
         lock(&self.state).failed
     }
@@ -306,7 +301,7 @@ impl Filesystem for Served {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let free = if lock(&self.0).fault == Some(Fault::Full) { 0 } else { BLOCKS };
+        let free = if lock(&self.0).is_full() { 0 } else { BLOCKS };
         reply.statfs(BLOCKS, free, free, BLOCKS, free, BLOCK, 255, BLOCK);
     }
 }

@@ -47,9 +47,14 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of `store`.
+    /// In front of `store`, on a free port of loopback.
     pub fn start(store: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), store)
+    }
+
+    /// In front of `store`, at an address of this machine.
+    pub fn start_at(address: SocketAddr, store: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("the address is free");
         let address = listener.local_addr().expect("bound");
         let weather = Arc::new(Weather::default());
         let stopping = Arc::new(AtomicBool::new(false));
@@ -71,6 +76,20 @@ impl Proxy {
     pub fn distant(&self) {
         self.weather.first_byte_ms.store(50, Ordering::Relaxed);
         self.weather.bytes_per_second.store(90_000_000, Ordering::Relaxed);
+    }
+
+    /// Two seconds to the first byte, 1 MB/s for each connection, and every fifth request refused: a store in trouble.
+    pub fn troubled(&self) {
+        self.weather.first_byte_ms.store(2_000, Ordering::Relaxed);
+        self.weather.bytes_per_second.store(1_000_000, Ordering::Relaxed);
+        self.weather.refuse_every.store(5, Ordering::Relaxed);
+    }
+
+    /// No delay, no bound and no refusal any more.
+    pub fn fair(&self) {
+        self.weather.first_byte_ms.store(0, Ordering::Relaxed);
+        self.weather.bytes_per_second.store(0, Ordering::Relaxed);
+        self.weather.refuse_every.store(0, Ordering::Relaxed);
     }
 }
 

@@ -24,8 +24,12 @@ const ENOTEMPTY: i32 = 39;
 /// What the disk refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
+    /// Syncs fail with EIO.
     SyncFails,
+    /// Nothing more can be written, and `statfs` says so.
     Full,
+    /// Nothing more can be written, and `statfs` says that there is room: a quota.
+    Quota,
 }
 
 /// What a loss of power took: files, directories and bytes of files that are not as they were seen.
@@ -161,12 +165,23 @@ impl State {
         }
     }
 
-    fn refuse(&mut self, fault: Fault, number: i32) -> io::Result<()> {
-        if self.fault == Some(fault) {
+    fn refuse_if(&mut self, refused: bool, number: i32) -> io::Result<()> {
+        if refused {
             self.failed += 1;
             return Err(error(number));
         }
         Ok(())
+    }
+
+    fn need_room(&mut self) -> io::Result<()> {
+        self.refuse_if(matches!(self.fault, Some(Fault::Full | Fault::Quota)), ENOSPC)
+    }
+
+    /// Whether `statfs` shall say that nothing is free; counts as a failed call, because callers refuse work for it.
+    pub fn is_full(&mut self) -> bool {
+        let full = self.fault == Some(Fault::Full);
+        self.failed += u64::from(full);
+        full
     }
 
     pub fn lookup(&mut self, parent: u64, name: &OsStr) -> io::Result<u64> {
@@ -175,7 +190,7 @@ impl State {
 
     /// A new node under a name that is free.
     pub fn make(&mut self, parent: u64, name: &OsStr, node: Node) -> io::Result<u64> {
-        self.refuse(Fault::Full, ENOSPC)?;
+        self.need_room()?;
         let number = self.next;
         let names = self.names(parent)?;
         if names.contains_key(name) {
@@ -219,7 +234,7 @@ impl State {
     }
 
     pub fn write(&mut self, number: u64, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.refuse(Fault::Full, ENOSPC)?;
+        self.need_room()?;
         let file = self.file(number)?;
         let end = offset + data.len() as u64;
         if end > file.len() {
@@ -246,7 +261,7 @@ impl State {
 
     /// Makes a file's bytes, or a directory's names, durable.
     pub fn sync(&mut self, number: u64) -> io::Result<()> {
-        self.refuse(Fault::SyncFails, EIO)?;
+        self.refuse_if(self.fault == Some(Fault::SyncFails), EIO)?;
         match self.nodes.get_mut(&number) {
             Some(Node::File(file)) => file.sync(),
             Some(Node::Directory(directory)) => directory.durable.clone_from(&directory.seen),
@@ -363,5 +378,23 @@ mod tests {
             lost += state.lose(&mut Random::new(seed)).bytes;
         }
         assert!(lost > 0, "the byte is lost by some of the dice");
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_and_a_quota_is_not_seen_before() {
+        for (fault, seen) in [(Fault::Full, true), (Fault::Quota, false)] {
+            let mut state = State::new();
+            let file = state.make(ROOT, name("log"), Node::file()).unwrap();
+            state.write(file, 0, b"x").unwrap();
+            state.fault = Some(fault);
+            assert_eq!(state.write(file, 1, b"y").unwrap_err().raw_os_error(), Some(ENOSPC));
+            assert_eq!(state.make(ROOT, name("next"), Node::file()).unwrap_err().raw_os_error(), Some(ENOSPC));
+            assert_eq!(state.read(file, 0, 10).unwrap(), b"x");
+            assert_eq!(state.is_full(), seen);
+            state.sync(file).unwrap();
+            state.fault = None;
+            state.write(file, 1, b"y").unwrap();
+            assert!(!state.is_full());
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! The faults: how each is made, how it is ended, and how it proves that it was felt.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use strandline_tests::amnesia;
 use strandline_tests::netns::HOST;
 use strandline_tests::random::Random;
 use strandline_tests::wait;
 
-use crate::cluster::{Cluster, NODES};
+use crate::cluster::{Cluster, NODES, Node};
 
 /// Rates of a slow link, kbit/s.
 const SLOW_KILOBITS: [u32; 3] = [64, 256, 1_000];
@@ -49,6 +51,22 @@ pub enum Fault {
     Slow(u8, u32),
     /// The object store is gone.
     StoreDown,
+    /// The object store is slow and refuses some requests.
+    StoreSlow,
+    /// The node's disk takes no more writes and says that it is full; afterwards the node is started anew.
+    FullDisk(u8),
+    /// The same, and the disk says that there is room.
+    Quota(u8),
+    /// The node's disk fails to sync; then its power fails.
+    BrokenDisk(u8),
+}
+
+/// What a schedule can draw from.
+#[derive(Debug, Clone, Copy)]
+pub struct Means {
+    pub store: bool,
+    /// The disks are of the kind that can be filled and broken.
+    pub disks: bool,
 }
 
 impl Fault {
@@ -69,32 +87,45 @@ impl Fault {
             Fault::OneWay(..) => "one-way",
             Fault::Slow(..) => "slow-link",
             Fault::StoreDown => "store-down",
+            Fault::StoreSlow => "store-slow",
+            Fault::FullDisk(_) => "full-disk",
+            Fault::Quota(_) => "quota",
+            Fault::BrokenDisk(_) => "broken-disk",
         }
     }
 
     /// Every kind, drawn with equal chance but for kills, pauses and partitions of one node, which come twice as often.
-    fn draw(random: &mut Random, leader: u8, with_store: bool) -> Self {
+    fn draw(random: &mut Random, leader: u8, means: Means) -> Self {
         let node = |random: &mut Random| u8::try_from(1 + random.below(u64::from(NODES))).expect("a node");
         // Half of the faults go to a leader: that is where they hurt.
         let victim = if random.below(2) == 0 { leader } else { node(random) };
         let other = 1 + (victim + u8::try_from(random.below(u64::from(NODES) - 1)).expect("a node")) % NODES;
-        match random.below(if with_store { 16 } else { 15 }) {
-            0 | 1 => Fault::Kill(victim),
-            2 | 3 => Fault::Pause(victim),
-            4 | 5 => Fault::Isolate(victim),
-            6 | 7 => Fault::Unplug(victim),
-            8 => Fault::Mute(victim),
-            9 => Fault::Deaf(victim),
-            10 => Fault::Split(victim, other),
-            11 => Fault::OneWay(victim, other),
-            12 => {
-                let rate = usize::try_from(random.below(SLOW_KILOBITS.len() as u64)).expect("an index");
-                Fault::Slow(victim, SLOW_KILOBITS[rate])
-            }
-            13 => Fault::Storm,
-            14 => Fault::KillAll,
-            _ => Fault::StoreDown,
+        let rate = SLOW_KILOBITS[usize::try_from(random.below(SLOW_KILOBITS.len() as u64)).expect("an index")];
+        let mut kinds = vec![
+            Fault::Kill(victim),
+            Fault::Kill(victim),
+            Fault::Pause(victim),
+            Fault::Pause(victim),
+            Fault::Isolate(victim),
+            Fault::Isolate(victim),
+            Fault::Unplug(victim),
+            Fault::Unplug(victim),
+            Fault::Mute(victim),
+            Fault::Deaf(victim),
+            Fault::Split(victim, other),
+            Fault::OneWay(victim, other),
+            Fault::Slow(victim, rate),
+            Fault::Storm,
+            Fault::KillAll,
+        ];
+        if means.store {
+            kinds.extend([Fault::StoreDown, Fault::StoreSlow]);
         }
+        if means.disks {
+            kinds.extend([Fault::PowerLoss(victim), Fault::Blackout]);
+            kinds.extend([Fault::FullDisk(victim), Fault::Quota(victim), Fault::BrokenDisk(victim)]);
+        }
+        kinds[usize::try_from(random.below(kinds.len() as u64)).expect("an index")]
     }
 
     /// The one-way cuts that it is made of.
@@ -168,6 +199,18 @@ impl Fault {
                 store.up();
                 fired(ran && gone, "the store was not taken away")
             }
+            Fault::StoreSlow => {
+                let proxy = &cluster.store.as_ref().expect("drawn only with a store").proxy;
+                proxy.troubled();
+                let before = proxy.weather.requests.load(Ordering::Relaxed);
+                wait::pause(hold);
+                let requests = proxy.weather.requests.load(Ordering::Relaxed) - before;
+                proxy.fair();
+                fired(requests > 0, "the store was not asked")
+            }
+            Fault::FullDisk(node) => fail_disk(cluster.node(node), amnesia::Fault::Full, hold, None),
+            Fault::Quota(node) => fail_disk(cluster.node(node), amnesia::Fault::Quota, hold, None),
+            Fault::BrokenDisk(node) => fail_disk(cluster.node(node), amnesia::Fault::SyncFails, hold, Some(random)),
             _ => {
                 let cuts = self.cuts();
                 cuts.iter().for_each(|(from, to)| cluster.network.cut(*from, *to));
@@ -191,6 +234,24 @@ impl Fault {
     }
 }
 
+/// A node's disk refuses for a while. The node may end or take its log directory offline; it is killed, and started on the mended disk,
+/// with `power`, after that forgot what was not synced.
+fn fail_disk(node: &mut Node, fault: amnesia::Fault, hold: Duration, power: Option<&mut Random>) -> Result<(), String> {
+    let disk = node.disk.as_ref().expect("drawn only with such disks");
+    let before = disk.failed();
+    disk.trouble(Some(fault));
+    wait::pause(hold);
+    disk.trouble(None);
+    let failed = disk.failed() - before;
+    match power {
+        Some(random) => node.lose_power(random),
+        None => node.kill(),
+    };
+    node.up();
+    node.await_serving();
+    fired(failed > 0, "the disk was not used")
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
@@ -202,6 +263,6 @@ fn fired(did: bool, otherwise: &str) -> Result<(), String> {
 }
 
 /// The next fault of a schedule; `leader` = a node that leads a partition at the moment.
-pub fn next(random: &mut Random, leader: u8, with_store: bool) -> Fault {
-    Fault::draw(random, leader, with_store)
+pub fn next(random: &mut Random, leader: u8, means: Means) -> Fault {
+    Fault::draw(random, leader, means)
 }

@@ -24,12 +24,23 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}: {e}")))
 }
 
+/// `STRANDLINE_CHAOS_DISKS`, `real` or `amnesia`; unset = those that can fail, if this machine can mount them.
+fn disks() -> Disks {
+    match std::env::var("STRANDLINE_CHAOS_DISKS").as_deref() {
+        Ok("real") => Disks::Real,
+        Ok("amnesia") => Disks::Amnesia,
+        Ok(other) => panic!("STRANDLINE_CHAOS_DISKS is real or amnesia, not {other}"),
+        Err(_) if Amnesia::possible() && Software::under_test() == Software::Strandline => Disks::Amnesia,
+        Err(_) => Disks::Real,
+    }
+}
+
 fn scenario() -> Scenario {
     let tiered = std::env::var("STRANDLINE_CHAOS_TIERED").map_or(true, |text| text != "false");
     Scenario {
         software: Software::under_test(),
         promise: Promise::Durable,
-        disks: Disks::Real,
+        disks: disks(),
         tiered,
         foreign: true,
         seed: number("STRANDLINE_CHAOS_SEED", 1),
@@ -104,7 +115,8 @@ fn without_one(mut history: Vec<Op>) -> Vec<Op> {
 /// A leader that is cut off from its followers acknowledges alone what the next leader never had.
 #[test]
 fn a_cluster_that_loses_records_is_found_out() {
-    let scenario = Scenario { promise: Promise::Careless, tiered: false, foreign: false, ..scenario() };
+    let scenario =
+        Scenario { promise: Promise::Careless, disks: Disks::Real, tiered: false, foreign: false, ..scenario() };
     let outcome = scenario.run_with(|cluster, shared, outcome| {
         let leader = Router::new(&cluster.bootstrap(), TOPIC, 1).leader_node(0).expect("partition 0 is led");
         let others: Vec<u8> = cluster.network.nodes().filter(|node| *node != leader).collect();

@@ -18,7 +18,7 @@ use strandline_tests::random::Random;
 use strandline_tests::{place, wait};
 
 use crate::cluster::{Cluster, Disks, NODES, Promise};
-use crate::faults::{self, Fault};
+use crate::faults::{self, Fault, Means};
 use crate::foreign::{self, Foreign};
 use crate::link::Router;
 use crate::workload::Shared;
@@ -96,7 +96,8 @@ impl Scenario {
                 let partition = i32::try_from(random.below(PARTITIONS.unsigned_abs().into())).expect("a partition");
                 let mut router = Router::new(&cluster.bootstrap(), TOPIC, random.word());
                 let leader = router.leader_node(partition).unwrap_or(NODES);
-                let fault = faults::next(&mut random, leader, cluster.store.is_some());
+                let means = Means { store: cluster.store.is_some(), disks: self.disks == Disks::Amnesia };
+                let fault = faults::next(&mut random, leader, means);
                 eprintln!("fault {} of {}: {fault}", n + 1, self.faults);
                 strike(fault, cluster, &mut random, outcome);
                 // A quarter of the faults meet a cluster that has not recovered from the one before.

@@ -1,4 +1,4 @@
-//! MinIO on the bridge, where the nodes' namespaces reach it.
+//! MinIO on the bridge, where the nodes' namespaces reach it, with a proxy before it that can be slow.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use strandline_tests::minio::{ACCESS_KEY, Minio, SECRET_KEY};
 use strandline_tests::process::{Program, Server, run_well};
+use strandline_tests::proxy::Proxy;
 use strandline_tests::{http, netns, place};
 
 const PORT: u16 = 9000;
+/// Where the nodes believe the store to be.
+const PROXY_PORT: u16 = 9001;
 const START: Duration = Duration::from_secs(60);
 const COMMAND: Duration = Duration::from_secs(60);
 
 /// The store, with one bucket. Dropped = killed.
 #[derive(Debug)]
 pub struct Store {
-    pub address: SocketAddr,
+    address: SocketAddr,
+    pub proxy: Proxy,
     directory: PathBuf,
     server: Option<Server>,
 }
@@ -24,8 +28,9 @@ impl Store {
     pub const BUCKET: &str = "tier";
 
     pub fn start() -> Self {
-        let mut store =
-            Store { address: netns::socket(netns::HOST, PORT), directory: place::directory("store"), server: None };
+        let address = netns::socket(netns::HOST, PORT);
+        let proxy = Proxy::start_at(netns::socket(netns::HOST, PROXY_PORT), address);
+        let mut store = Store { address, proxy, directory: place::directory("store"), server: None };
         store.up();
         let host = format!("http://{ACCESS_KEY}:{SECRET_KEY}@{}", store.address);
         let program = Program::new(place::installed("bin/mc"))
@@ -64,6 +69,6 @@ impl Store {
 
     /// What a node needs to reach it.
     pub fn environment(&self) -> Vec<(String, String)> {
-        Minio::environment(self.address)
+        Minio::environment(self.proxy.address)
     }
 }

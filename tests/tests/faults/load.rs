@@ -76,7 +76,7 @@ fn two_partitions_on_a_directory() {
 fn killed_at_any_moment() {
     let _turn = alone();
     let mut scene = Scene::on_minio();
-    let records = load_size() / 2;
+    let records = load_size();
     let partitions = 2;
     let each = share(partitions, records);
     make_topic(&scene.broker, partitions, records);

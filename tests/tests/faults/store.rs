@@ -18,7 +18,7 @@ const CATCH_UP: Duration = Duration::from_secs(120);
 fn down_and_back() {
     let _turn = alone();
     let mut scene = Scene::on_minio();
-    let records = load_size() / 2;
+    let records = load_size();
     make_topic(&scene.broker, 1, records);
     let pattern = Pattern::new(31);
     write(&scene.broker, &pattern, 1, 0..records / 3);
@@ -44,7 +44,7 @@ fn distant() {
     let _turn = alone();
     let scene = Scene::on_minio();
     scene.proxy.distant();
-    let records = load_size() / 2;
+    let records = load_size();
     make_topic(&scene.broker, 1, records);
     let pattern = Pattern::new(37);
     write(&scene.broker, &pattern, 1, 0..records);
@@ -62,7 +62,7 @@ fn refusing_one_in_a_hundred() {
     let _turn = alone();
     let scene = Scene::on_minio();
     scene.proxy.weather.refuse_every.store(100, Ordering::Relaxed);
-    let records = load_size() / 2;
+    let records = load_size();
     make_topic(&scene.broker, 4, records);
     let pattern = Pattern::new(41);
     write(&scene.broker, &pattern, 4, 0..records / 4);
