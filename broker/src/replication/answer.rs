@@ -31,6 +31,7 @@ pub fn answer(
         return (failed(index, code, -1), false);
     }
     let position = FetchPosition {
+        leader_epoch: wanted.current_leader_epoch,
         offset: wanted.fetch_offset,
         last_epoch: wanted.last_fetched_epoch,
         log_start: wanted.log_start_offset,

@@ -111,16 +111,17 @@ impl Fetcher {
             if partitions.is_empty() {
                 continue;
             }
+            let request = self.request(&partitions);
             let fetched = tokio::select! {
                 () = stopped(&mut stop) => return,
-                fetched = self.fetch_unless_changed(&partitions, &resting) => fetched,
+                fetched = self.fetch_unless_changed(&request, &partitions, &resting) => fetched,
             };
             // A new partition does not wait for the end of a fetch that does not ask for it.
             let Some(fetched) = fetched else { continue };
             match fetched {
                 Ok(response) => {
                     let until = tokio::time::Instant::now() + BACKOFF;
-                    for tp in self.take(response, &partitions).await {
+                    for tp in self.take(response, &request, &partitions).await {
                         resting.insert(tp, until);
                     }
                 }
@@ -133,7 +134,7 @@ impl Fetcher {
         }
     }
 
-    /// Boots from the tier what begins there, and leaves out what a throttle holds back.
+    /// Boots from the tier what begins there, waits for what is not durable yet, and leaves out what a throttle holds back.
     async fn ready_to_fetch(&self, all: Vec<Arc<Partition>>) -> (Vec<Arc<Partition>>, Vec<TopicPartition>) {
         let (mut ready, mut waiting) = (Vec::with_capacity(all.len()), Vec::new());
         for partition in all {
@@ -142,7 +143,8 @@ impl Fetcher {
             let following = self.following();
             let waits = !following.is_sound(&partition, &self.broker.image(), self.broker.config.node_id)
                 || held_back
-                || !following.has_begun(&partition).await;
+                || !following.has_begun(&partition).await
+                || !following.is_durable(&partition).await;
             if waits { waiting.push(partition.tp) } else { ready.push(partition) }
         }
         (ready, waiting)
@@ -159,11 +161,12 @@ impl Fetcher {
     /// Fetches; `None` = given up, with its connection, because there are partitions that it does not ask for.
     async fn fetch_unless_changed(
         &mut self,
+        request: &FetchRequest,
         partitions: &[Arc<Partition>],
         resting: &HashMap<TopicPartition, tokio::time::Instant>,
     ) -> Option<Result<FetchResponse, CallError>> {
         let (followed, leader) = (Arc::clone(&self.followed), self.leader);
-        let fetch = self.fetch(partitions);
+        let fetch = self.fetch(request);
         tokio::pin!(fetch);
         loop {
             tokio::select! {
@@ -181,14 +184,13 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(&mut self, partitions: &[Arc<Partition>]) -> Result<FetchResponse, CallError> {
+    async fn fetch(&mut self, request: &FetchRequest) -> Result<FetchResponse, CallError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let request = self.request(partitions);
         let version = connection.version::<FetchRequest>(i16::MAX)?;
-        let response = connection.call_version(version, &request, WAIT_MAX + FETCH_DEADLINE).await?;
+        let response = connection.call_version(version, request, WAIT_MAX + FETCH_DEADLINE).await?;
         self.connection = Some(connection);
         Ok(response)
     }
@@ -205,7 +207,7 @@ impl Fetcher {
     fn request(&self, partitions: &[Arc<Partition>]) -> FetchRequest {
         let mut topics: Vec<FetchTopic> = Vec::new();
         for partition in partitions {
-            let wanted = wanted(partition);
+            let Some(wanted) = wanted(partition) else { continue };
             match topics.last_mut().filter(|t| t.topic_id == partition.tp.topic_id.0) {
                 Some(topic) => topic.partitions.push(wanted),
                 None => topics.push(FetchTopic {
@@ -232,7 +234,19 @@ impl Fetcher {
     }
 
     /// Takes an answer in. Returns the partitions that have to rest.
-    async fn take(&self, response: FetchResponse, partitions: &[Arc<Partition>]) -> Vec<TopicPartition> {
+    async fn take(
+        &self,
+        response: FetchResponse,
+        request: &FetchRequest,
+        partitions: &[Arc<Partition>],
+    ) -> Vec<TopicPartition> {
+        let wanted = request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.topic_id, p)));
+        let epochs: HashMap<TopicPartition, i32> = wanted
+            .map(|(id, p)| {
+                let tp = TopicPartition { topic_id: TopicId(id), partition: p.partition };
+                (tp, p.current_leader_epoch)
+            })
+            .collect();
         let by_tp: HashMap<TopicPartition, &Arc<Partition>> = partitions.iter().map(|p| (p.tp, p)).collect();
         let mut resting = Vec::new();
         if response.error_code != 0 {
@@ -243,9 +257,9 @@ impl Fetcher {
         for topic in response.responses {
             for data in topic.partitions {
                 let tp = TopicPartition { topic_id: TopicId(topic.topic_id), partition: data.partition_index };
-                let Some(partition) = by_tp.get(&tp) else { continue };
+                let (Some(partition), Some(epoch)) = (by_tp.get(&tp), epochs.get(&tp)) else { continue };
                 self.count(partition, data.records.as_ref().map_or(0, Records::len));
-                match self.following().take(partition, &data).await {
+                match self.following().take(partition, *epoch, &data).await {
                     Next::Goes => {}
                     Next::Appended => appended.push(Arc::clone(partition)),
                     Next::Rests => resting.push(tp),

@@ -4,6 +4,7 @@
 //! syncs (`flush`). What is appended is to be synced, if the topic's mode asks for it, before the next fetch says so.
 //! A crash leaves what the log's recovery keeps; the next fetch tells the leader how far that is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use strandline_protocol::messages::fetch_request::FetchPartition;
 use strandline_protocol::messages::fetch_response::PartitionData;
 use strandline_protocol::record_batch::batches;
 
-use crate::partition::Partition;
+use crate::partition::{LeaderAt, Partition};
 use crate::partitions::Partitions;
 
 /// Kafka's `replica.fetch.max.bytes`, per partition.
@@ -35,18 +36,19 @@ pub enum Next {
     Rests,
 }
 
-/// What is asked of the leader: everything from the log end on.
-pub fn wanted(partition: &Partition) -> FetchPartition {
-    let position = partition.fetch_position();
-    FetchPartition {
+/// What is asked of the leader: everything from the log end on. `None` while something below that is not durable: the leader takes
+/// the offset for a promise.
+pub fn wanted(partition: &Partition) -> Option<FetchPartition> {
+    let position = partition.fetch_position()?;
+    Some(FetchPartition {
         partition: partition.tp.partition,
-        current_leader_epoch: partition.leader_epoch(),
+        current_leader_epoch: position.leader_epoch,
         fetch_offset: position.offset,
         last_fetched_epoch: position.last_epoch,
         log_start_offset: position.log_start,
         partition_max_bytes: PARTITION_BYTES_MAX,
         ..Default::default()
-    }
+    })
 }
 
 /// A node's partitions as they follow one leader.
@@ -69,22 +71,38 @@ impl Following<'_> {
             return false;
         }
         tracing::warn!(partition = %partition.name(), "the damaged log is dropped, and fetched from the leader or the bucket");
-        let dropped = partition.drop_damaged(self.leader);
+        let dropped = partition.drop_damaged(self.at(partition.leader_epoch()));
         self.restarted(partition, dropped) == Next::Goes
     }
 
     /// Boots from the tier what begins there. False: not yet.
     pub async fn has_begun(&self, partition: &Partition) -> bool {
-        !partition.begins_in_tier() || self.boot_from_tier(partition).await == Next::Goes
+        !partition.begins_in_tier() || self.boot_from_tier(partition, partition.leader_epoch()).await == Next::Goes
     }
 
-    /// Takes what the leader told of one partition.
-    pub async fn take(&self, partition: &Partition, data: &PartitionData) -> Next {
+    /// Waits until what is here is durable in the topic's mode: what this node appended as a leader, or was sent by an earlier one,
+    /// may not be yet. False: it cannot be.
+    pub async fn is_durable(&self, partition: &Arc<Partition>) -> bool {
+        if partition.fetch_position().is_some() {
+            return true;
+        }
+        partition.sync_appended();
+        partition.appended_is_durable().await.is_ok()
+    }
+
+    fn at(&self, epoch: i32) -> LeaderAt {
+        LeaderAt { leader: self.leader, epoch }
+    }
+
+    /// Takes what the leader told of one partition, when asked in its leader epoch `epoch`. An answer of an epoch that is over changes
+    /// nothing: where histories parted then, they may be one by now.
+    pub async fn take(&self, partition: &Partition, epoch: i32, data: &PartitionData) -> Next {
+        let at = self.at(epoch);
         let code = ErrorCode::from_code(data.error_code).unwrap_or(ErrorCode::UnknownServerError);
         match code {
             ErrorCode::None => {}
-            ErrorCode::OffsetMovedToTieredStorage => return self.boot_from_tier(partition).await,
-            ErrorCode::OffsetOutOfRange => return self.out_of_range(partition, data).await,
+            ErrorCode::OffsetMovedToTieredStorage => return self.boot_from_tier(partition, epoch).await,
+            ErrorCode::OffsetOutOfRange => return self.out_of_range(partition, epoch, data).await,
             other => {
                 tracing::debug!(partition = %partition.name(), code = other.name(), "not fetched now");
                 return Next::Rests;
@@ -92,7 +110,7 @@ impl Following<'_> {
         }
         let diverging = &data.diverging_epoch;
         if diverging.epoch >= 0 || diverging.end_offset >= 0 {
-            if let Err(error) = partition.truncate_to_leader(self.leader, diverging.epoch, diverging.end_offset) {
+            if let Err(error) = partition.truncate_to_leader(at, diverging.epoch, diverging.end_offset) {
                 tracing::error!(partition = %partition.name(), %error, "cannot be truncated");
                 return Next::Rests;
             }
@@ -101,12 +119,12 @@ impl Following<'_> {
         }
         let records = data.records.as_ref().and_then(|r| r.to_bytes()).unwrap_or_default();
         let records = whole_batches(&records);
-        let append = || partition.append_as_follower(self.leader, &records, data.high_watermark, data.log_start_offset);
+        let append = || partition.append_as_follower(at, &records, data.high_watermark, data.log_start_offset);
         let appended = match append() {
             // The leader's log start lies inside a batch, and this log was to begin there: it begins with the whole batch.
             Err(AppendError::UnexpectedOffset { base_offset, .. }) if partition.is_empty_above(base_offset) => {
-                let (at, none) = (base_offset, Bytes::new());
-                if let Err(error) = partition.restart_from_leader(self.leader, at, at, Vec::new(), &none) {
+                let none = Bytes::new();
+                if let Err(error) = partition.restart_from_leader(at, base_offset, base_offset, Vec::new(), &none) {
                     return self.restarted(partition, Err(error));
                 }
                 self.partitions.write_checkpoints();
@@ -125,16 +143,16 @@ impl Following<'_> {
     }
 
     /// The leader's log begins above this one's end, or ends below it without a common epoch: begins anew there.
-    async fn out_of_range(&self, partition: &Partition, data: &PartitionData) -> Next {
+    async fn out_of_range(&self, partition: &Partition, epoch: i32, data: &PartitionData) -> Next {
         let start = data.log_start_offset;
         if start < 0 {
             return Next::Rests;
         }
         if partition.is_tiered() {
-            return self.boot_from_tier(partition).await;
+            return self.boot_from_tier(partition, epoch).await;
         }
         tracing::warn!(partition = %partition.name(), start, "the log begins anew at the leader's log start");
-        let begun = partition.restart_from_leader(self.leader, start, start, Vec::new(), &Bytes::new());
+        let begun = partition.restart_from_leader(self.at(epoch), start, start, Vec::new(), &Bytes::new());
         self.restarted(partition, begun)
     }
 
@@ -153,7 +171,7 @@ impl Following<'_> {
 
     /// Rule 7 of the remote log protocol: what is in the tier is not copied; the log begins behind it, with the epochs and
     /// the producers of the last sidecar.
-    async fn boot_from_tier(&self, partition: &Partition) -> Next {
+    async fn boot_from_tier(&self, partition: &Partition, epoch: i32) -> Next {
         let Some(remote) = &partition.remote else {
             tracing::error!(partition = %partition.name(), "the leader's log begins in the tier, but this node has none: set tier.url");
             return Next::Rests;
@@ -176,7 +194,7 @@ impl Following<'_> {
             _ => (Vec::new(), Bytes::new()),
         };
         tracing::info!(partition = %partition.name(), start = next, "boots from the tier: only what is not copied yet is fetched");
-        let begun = partition.restart_from_leader(self.leader, next, pointer.log_start_offset, epochs, &producers);
+        let begun = partition.restart_from_leader(self.at(epoch), next, pointer.log_start_offset, epochs, &producers);
         self.restarted(partition, begun)
     }
 }

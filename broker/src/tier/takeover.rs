@@ -25,26 +25,31 @@ const ADOPT_PAUSE: Duration = Duration::from_secs(1);
 /// [`take_over`] is done.
 pub fn is_needed(partition: &Partition) -> bool {
     let pointer = partition.pointer();
-    if pointer.state != PointerState::Open {
-        return false;
-    }
     let mut log = partition.log();
-    if agrees(&log, &pointer) {
+    if pointer.state == PointerState::Open {
+        if !agrees(&log, &pointer) {
+            partition.set_ready(false);
+            return true;
+        }
         // What was copied was decided: it is below the high watermark, whatever this node knew of it.
         log.advance_high_watermark(pointer.highest_copied_offset + 1);
-        return false;
-    }
-    partition.set_ready(false);
-    true
-}
-
-/// Takes over the remote log, as often as it takes; then the partition serves.
-pub async fn take_over(partition: &Arc<Partition>, partitions: &Partitions) {
-    while let Err(error) = adopt(partition, partitions).await {
-        tracing::warn!(partition = %partition.name(), %error, "the remote log cannot be taken over yet");
-        tokio::time::sleep(ADOPT_PAUSE).await;
     }
     partition.set_ready(true);
+    false
+}
+
+/// Takes over the remote log, as often as it takes; then the partition serves. Ends without effect when the leadership of `epoch`
+/// is over: its successor has a log that others have acknowledged.
+pub async fn take_over(partition: &Arc<Partition>, epoch: i32, partitions: &Partitions) {
+    while partition.leads_in(epoch) {
+        match adopt(partition, epoch, partitions).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(partition = %partition.name(), %error, "the remote log cannot be taken over yet");
+                tokio::time::sleep(ADOPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 /// True if the local log's history holds the last copied offset in the epoch that the pointer says, or a log that starts
@@ -73,7 +78,7 @@ fn agrees(log: &Log, pointer: &RemotePointer) -> bool {
 type AdoptError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Takes over the remote log: the local one restarts behind it, and what it held is set aside.
-async fn adopt(partition: &Arc<Partition>, partitions: &Partitions) -> Result<(), AdoptError> {
+async fn adopt(partition: &Arc<Partition>, epoch: i32, partitions: &Partitions) -> Result<(), AdoptError> {
     let pointer = partition.pointer();
     let remote = partition.remote.as_ref().ok_or("the topic is tiered, but tier.url is not set")?;
     let tail = if pointer.has_live() { remote.tail(TAIL_DEADLINE).await? } else { None };
@@ -97,10 +102,15 @@ async fn adopt(partition: &Arc<Partition>, partitions: &Partitions) -> Result<()
         "the local log disagrees with the remote one, which wins: the log restarts behind it"
     );
     block_in_place(|| {
-        partition.log().restart_at(next, pointer.log_start_offset, epochs, &producer_state, Some(&aside))?;
+        let mut log = partition.log();
+        if !partition.leads_in(epoch) {
+            return Ok(());
+        }
+        log.restart_at(next, pointer.log_start_offset, epochs, &producer_state, Some(&aside))?;
+        drop(log);
         // Before anything is appended behind the new start: recovery must not look below it.
         partitions.write_checkpoints();
-        partition.adopted();
+        partition.adopted(epoch);
         Ok::<_, LogError>(())
     })?;
     Ok(())

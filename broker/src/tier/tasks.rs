@@ -132,8 +132,8 @@ impl TierTasks {
     /// partition is taken out of service until it has taken over the remote log.
     pub fn lead(self: &Arc<Self>, partition: &Arc<Partition>) {
         if takeover::is_needed(partition) {
-            let (tasks, partition) = (Arc::clone(self), Arc::clone(partition));
-            tokio::spawn(async move { takeover::take_over(&partition, &tasks.broker.partitions).await });
+            let (tasks, partition, epoch) = (Arc::clone(self), Arc::clone(partition), partition.leader_epoch());
+            tokio::spawn(async move { takeover::take_over(&partition, epoch, &tasks.broker.partitions).await });
         }
     }
 }

@@ -34,7 +34,6 @@ impl World {
         self.trace.note(self.now_ms, format_args!("node {id} starts, life {life}"));
         self.register(id);
         for (mean, event) in [
-            (30, Event::ApplyMetadata(id, life)),
             (HEARTBEAT_MS, Event::Heartbeat(id, life)),
             (LAG_MAX_MS as u64 / 2, Event::IsrTimer(id, life)),
             (400, Event::TierTick(id, life)),
@@ -199,9 +198,7 @@ impl World {
 
     /// Applies some more of the committed metadata; the first time once the node is registered, it opens its logs.
     pub(super) fn apply_metadata(&mut self, id: BrokerId, life: u32) -> Held {
-        let (now, log_len) = (self.now_ms, self.controller.log.len());
-        let slow = self.nodes.get(&id).is_some_and(|n| n.slow_until_ms > now);
-        let pause = if slow { 200 + self.streams.pace.below(800) as i64 } else { self.around(12) };
+        let log_len = self.controller.log.len();
         let most = 1 + self.streams.pace.below(4) as usize;
         let Some(running) = self.alive(id, life) else { return Ok(()) };
         let from = running.applied;
@@ -214,8 +211,22 @@ impl World {
             let update = ImageUpdate { image, records: Arc::new(records) };
             self.follow(id, life, &update)?;
         }
-        self.at(pause, Event::ApplyMetadata(id, life));
+        if let Some(running) = self.alive(id, life) {
+            running.up_to_date = true;
+        }
         Ok(())
+    }
+
+    /// A node that lacks committed metadata gets some soon.
+    pub(super) fn send_metadata(&mut self, id: BrokerId) {
+        let (now, log_len) = (self.now_ms, self.controller.log.len());
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let (life, slow) = (node.life, node.slow_until_ms > now);
+        let lacks = |up: &&mut Box<Running>| up.up_to_date && up.broker_epoch >= 0 && up.applied < log_len;
+        let Some(running) = node.up.as_mut().filter(lacks) else { return };
+        running.up_to_date = false;
+        let pause = if slow { 200 + self.streams.pace.below(800) as i64 } else { self.around(12) };
+        self.at(pause, Event::ApplyMetadata(id, life));
     }
 
     fn follow(&mut self, id: BrokerId, life: u32, update: &ImageUpdate) -> Held {
@@ -249,7 +260,8 @@ impl World {
                     self.trace.note(self.now_ms, format_args!("node {id} has to take over the remote log"));
                     let Some(running) = self.alive(id, life) else { return Ok(()) };
                     let (partition, partitions) = (Arc::clone(&partition), Arc::clone(&running.partitions));
-                    let task = Task::new(async move { takeover::take_over(&partition, &partitions).await });
+                    let epoch = partition.leader_epoch();
+                    let task = Task::new(async move { takeover::take_over(&partition, epoch, &partitions).await });
                     running.takeovers.push(task);
                 }
                 self.oracle.leads(id, &partition)?;

@@ -87,8 +87,11 @@ pub enum Pending {
 /// What a fetcher does.
 pub enum Fetcher {
     Idle,
-    /// It waits for the answer of this number.
-    Asked(u64),
+    /// It waits for the answer of this number, having asked in this leader epoch.
+    Asked {
+        number: u64,
+        epoch: i32,
+    },
     /// It takes an answer in.
     Taking(Task<Next>),
 }
@@ -117,6 +120,8 @@ pub struct Running {
     pub wants_shutdown: bool,
     /// Entries of the metadata log that it has applied.
     pub applied: usize,
+    /// It has applied what there is, and nothing is scheduled that would apply more.
+    pub up_to_date: bool,
     pub calls: BTreeMap<u64, Pending>,
     pub fetchers: BTreeMap<BrokerId, Fetcher>,
     pub isr_look: bool,
@@ -245,6 +250,7 @@ impl Node {
             open: false,
             wants_shutdown: false,
             applied: self.metadata,
+            up_to_date: true,
             calls: BTreeMap::new(),
             fetchers: BTreeMap::new(),
             isr_look: false,

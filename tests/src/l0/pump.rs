@@ -26,7 +26,11 @@ impl World {
             let woken = || self.nodes.get(&id).and_then(|n| n.up.as_ref()).is_some_and(|up| up.is_woken());
             if changed || self.touched.contains(id) || woken() {
                 self.pump_node(id)?;
+                if self.nodes.get(&id).is_some_and(|n| n.up.is_some() && n.disk.crashed()) {
+                    self.pump_node(id)?;
+                }
             }
+            self.send_metadata(id);
         }
         self.looked = before;
         Ok(())

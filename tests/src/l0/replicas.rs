@@ -27,8 +27,17 @@ impl World {
         let Some(partition) = running.partitions.all().into_iter().find(|p| p.follows(leader)) else { return };
         let epoch = running.broker_epoch;
         let Some(fetcher) = running.fetchers.get_mut(&leader).filter(|f| matches!(f, Fetcher::Idle)) else { return };
-        *fetcher = Fetcher::Asked(number);
-        let wanted = Box::new(wanted(&partition));
+        let Some(wanted) = wanted(&partition).filter(|_| !partition.begins_in_tier()).map(Box::new) else {
+            // As the product's fetcher does before it asks.
+            let partitions = Arc::clone(&running.partitions);
+            *fetcher = Fetcher::Taking(Task::new(async move {
+                let following = Following { leader, partitions: &partitions };
+                let ready = following.has_begun(&partition).await && following.is_durable(&partition).await;
+                if ready { Next::Appended } else { Next::Rests }
+            }));
+            return;
+        };
+        *fetcher = Fetcher::Asked { number, epoch: wanted.current_leader_epoch };
         self.at(FETCH_TIMEOUT_MS, Event::FetchTimeout(id, life, leader, number));
         self.send(id, leader, Message::Fetch { from: id, life, leader, id: number, broker_epoch: epoch, wanted });
     }
@@ -36,7 +45,7 @@ impl World {
     pub(super) fn fetch_timeout(&mut self, id: BrokerId, life: u32, leader: BrokerId, number: u64) {
         let Some(running) = self.alive(id, life) else { return };
         if let Some(fetcher) =
-            running.fetchers.get_mut(&leader).filter(|f| matches!(f, Fetcher::Asked(n) if *n == number))
+            running.fetchers.get_mut(&leader).filter(|f| matches!(f, Fetcher::Asked { number: n, .. } if *n == number))
         {
             *fetcher = Fetcher::Idle;
             self.at(BACKOFF_MS, Event::FetchTick(id, life, leader));
@@ -88,10 +97,11 @@ impl World {
         let tp = self.tp;
         let Some(running) = self.alive(to, life) else { return };
         let partition = running.partitions.all().into_iter().find(|p| p.tp == tp);
-        let Some(fetcher) = running.fetchers.get_mut(&leader).filter(|f| matches!(f, Fetcher::Asked(n) if *n == id))
-        else {
+        let Some(fetcher) = running.fetchers.get_mut(&leader) else { return };
+        let Fetcher::Asked { number, epoch } = *fetcher else { return };
+        if number != id {
             return;
-        };
+        }
         let (Some(data), Some(partition)) = (data, partition) else {
             *fetcher = Fetcher::Idle;
             self.at(BACKOFF_MS, Event::FetchTick(to, life, leader));
@@ -99,7 +109,7 @@ impl World {
         };
         let partitions = Arc::clone(&running.partitions);
         *fetcher = Fetcher::Taking(Task::new(async move {
-            let next = Following { leader, partitions: &partitions }.take(&partition, &data).await;
+            let next = Following { leader, partitions: &partitions }.take(&partition, epoch, &data).await;
             if next != Next::Appended {
                 return next;
             }
