@@ -259,9 +259,12 @@ impl Partition {
         Some(IsrChange { tp: self.tp, leader_epoch: record.leader_epoch, partition_epoch: record.partition_epoch, isr })
     }
 
-    /// The controller has changed the in-sync set.
+    /// The controller has changed the in-sync set. A new leader epoch, as at the end of a reassignment, comes with the image alone:
+    /// whoever begins a leadership has to look at the remote log first.
     pub fn isr_changed(&self, record: &PartitionRecord, now_ms: i64) {
-        self.take_role(record, now_ms);
+        if record.leader_epoch == self.leader_epoch() {
+            self.take_role(record, now_ms);
+        }
     }
 
     /// Nobody answered: the in-sync set may change yet.
@@ -402,11 +405,12 @@ impl Partition {
     }
 
     /// Cuts the log where its history and the leader's part (KIP-320): `epoch` is the largest that the leader knows at or
-    /// below ours, and ends there at `end_offset`; -1 = the leader knows none.
-    pub fn truncate_to_leader(&self, at: LeaderAt, epoch: i32, end_offset: i64) -> Result<(), LogError> {
+    /// below ours, and ends there at `end_offset`; -1 = the leader knows none. False: they part below what is here, so that this log
+    /// has to begin anew.
+    pub fn truncate_to_leader(&self, at: LeaderAt, epoch: i32, end_offset: i64) -> Result<bool, LogError> {
         let mut log = self.log.lock();
         if !self.follows_still(at) {
-            return Ok(());
+            return Ok(true);
         }
         let offsets = log.offsets();
         let own = log.end_offset_for_epoch(epoch);
@@ -421,7 +425,10 @@ impl Partition {
         } else {
             end_offset
         };
-        let target = target.clamp(offsets.local_log_start, offsets.log_end);
+        if target < offsets.local_log_start {
+            return Ok(false);
+        }
+        let target = target.min(offsets.log_end);
         if target < offsets.high_watermark {
             tracing::warn!(partition = %self.name(), to = target, high_watermark = offsets.high_watermark, "truncates below its high watermark");
         }
@@ -430,7 +437,7 @@ impl Partition {
         if truncated.is_ok() {
             self.after_restart(&mut log);
         }
-        self.reshaped(log, truncated)
+        self.reshaped(log, truncated).map(|()| true)
     }
 
     /// Begins the log anew at `offset`, with the history up to it.

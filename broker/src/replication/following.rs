@@ -110,9 +110,13 @@ impl Following<'_> {
         }
         let diverging = &data.diverging_epoch;
         if diverging.epoch >= 0 || diverging.end_offset >= 0 {
-            if let Err(error) = partition.truncate_to_leader(at, diverging.epoch, diverging.end_offset) {
-                tracing::error!(partition = %partition.name(), %error, "cannot be truncated");
-                return Next::Rests;
+            match partition.truncate_to_leader(at, diverging.epoch, diverging.end_offset) {
+                Ok(true) => {}
+                Ok(false) => return self.out_of_range(partition, epoch, data).await,
+                Err(error) => {
+                    tracing::error!(partition = %partition.name(), %error, "cannot be truncated");
+                    return Next::Rests;
+                }
             }
             self.partitions.write_checkpoints();
             return Next::Goes;
