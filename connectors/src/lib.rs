@@ -4,6 +4,8 @@
 //! into a sink is [`sink::Sink`]; what is delivered is what a sink says is durable, never what the runtime believes.
 
 pub mod config;
+pub mod convert;
 pub mod registry;
 pub mod rows;
 pub mod sink;
+pub mod sinks;

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
+    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
 };
 use thiserror::Error;
 
@@ -152,6 +152,28 @@ impl Store {
         })
         .await?;
         self.check_len(key, len).await
+    }
+
+    /// Puts `bytes` under a key that must be free; false = something is there already, perhaps from a try whose answer was lost.
+    /// Never replaces anything (S3: `If-None-Match`; HDFS and directories: a rename or a link that does not overwrite).
+    pub async fn create(&self, key: &str, bytes: Bytes) -> Result<bool, StoreError> {
+        let path = self.path(key);
+        let len = bytes.len() as u64;
+        let created = self
+            .tries("create", key, len, || async {
+                let payload = PutPayload::from_bytes(bytes.clone());
+                let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+                match self.inner.put_opts(&path, payload, options).await {
+                    Ok(_) => Ok(true),
+                    Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            })
+            .await?;
+        if created {
+            self.check_len(key, len).await?;
+        }
+        Ok(created)
     }
 
     /// HEAD, and compare: what a put left, however it was answered.

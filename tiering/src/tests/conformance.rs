@@ -31,9 +31,21 @@ fn pattern(bytes: usize, seed: u8) -> Bytes {
 /// All of it, below a folder of its own; leaves nothing behind.
 async fn conform(store: &Store, folder: &str) {
     puts_and_gets(store, folder).await;
+    creates(store, folder).await;
     multipart(store, folder).await;
     lists_and_deletes(store, folder).await;
     probed(store, folder).await;
+}
+
+/// What is created stays as it is, whoever comes later.
+async fn creates(store: &Store, folder: &str) {
+    let key = format!("{folder}/year=2026/t+0+0000000000.json");
+    assert!(store.create(&key, pattern(5_000, 1)).await.unwrap());
+    assert!(!store.create(&key, pattern(70, 2)).await.unwrap(), "the key is taken");
+    assert_eq!(store.get(&key, 1 << 20).await.unwrap(), pattern(5_000, 1));
+    store.delete(&key).await.unwrap();
+    assert!(store.create(&key, pattern(70, 2)).await.unwrap(), "the key is free again");
+    store.delete(&key).await.unwrap();
 }
 
 /// Clocks of this machine and of a store on it agree; one that is an hour ahead is told so.

@@ -1,0 +1,3 @@
+//! The sinks that come with a worker.
+
+pub mod object_store;
