@@ -102,7 +102,12 @@ impl Key {
 
     /// A key that must be given.
     pub const fn required(name: &'static str, kind: Type, documentation: &'static str) -> Key {
-        Key { default: None, importance: Importance::High, rule: Rule::NonEmpty, ..Key::new(name, kind, "", documentation) }
+        Key {
+            default: None,
+            importance: Importance::High,
+            rule: Rule::NonEmpty,
+            ..Key::new(name, kind, "", documentation)
+        }
     }
 
     pub const fn rule(self, rule: Rule) -> Key {

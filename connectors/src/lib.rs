@@ -5,7 +5,12 @@
 
 pub mod config;
 pub mod convert;
+pub mod connector;
+pub mod delivery;
 pub mod registry;
+pub mod rest;
 pub mod rows;
 pub mod sink;
 pub mod sinks;
+pub mod task;
+pub mod worker;

@@ -185,11 +185,7 @@ pub fn raw_schema() -> SchemaRef {
 }
 
 /// The rows of whole batches from `from` on (inclusive): what a fetch at `from` gave.
-pub fn decode(
-    partition: &TopicPartition,
-    batches: &[(BatchHeader, Bytes)],
-    from: i64,
-) -> Result<Rows, RowsError> {
+pub fn decode(partition: &TopicPartition, batches: &[(BatchHeader, Bytes)], from: i64) -> Result<Rows, RowsError> {
     let mut columns = Columns::new();
     let mut next_offset = from;
     for (header, bytes) in batches {
