@@ -158,7 +158,12 @@ impl Converters {
 }
 
 /// A batch with one side converted, in as many pieces as there are schemas, without the rows that cannot be read.
-fn convert(converter: Converter, side: Side, batch: &RecordBatch, unreadable: &mut Vec<Unreadable>) -> Vec<RecordBatch> {
+fn convert(
+    converter: Converter,
+    side: Side,
+    batch: &RecordBatch,
+    unreadable: &mut Vec<Unreadable>,
+) -> Vec<RecordBatch> {
     let (at, name) = match side {
         Side::Key => (column::KEY, "key"),
         Side::Value => (column::VALUE, "value"),
@@ -219,9 +224,7 @@ mod tests {
 
     #[test]
     fn schemas_that_alternate_make_a_piece_each() {
-        let record = |kind: &str, value: &str| {
-            format!("{{\"schema\":{{\"type\":\"{kind}\"}},\"payload\":{value}}}")
-        };
+        let record = |kind: &str, value: &str| format!("{{\"schema\":{{\"type\":\"{kind}\"}},\"payload\":{value}}}");
         let texts: Vec<String> = (0..9)
             .map(|n| match n % 3 {
                 0 => record("int32", &n.to_string()),

@@ -4,8 +4,8 @@
 //! into a sink is [`sink::Sink`]; what is delivered is what a sink says is durable, never what the runtime believes.
 
 pub mod config;
-pub mod convert;
 pub mod connector;
+pub mod convert;
 pub mod delivery;
 pub mod registry;
 pub mod rest;

@@ -25,7 +25,8 @@ use self::dead_letters::DeadLetters;
 use self::settings::{Reset, TaskSettings};
 use self::subscription::Subscription;
 use crate::config::Settings;
-use crate::delivery::{Action, CommitFault, Delivery, Input, Letter, Span, Target};
+use crate::convert::Side;
+use crate::delivery::{Action, CommitFault, Delivery, Input, Letter, Span, Stage, Target};
 use crate::registry::{SinkKind, TaskContext};
 use crate::rows::{self, Rows, column};
 use crate::sink::{Assigned, Offsets, Sink, TopicPartition};
@@ -375,9 +376,21 @@ impl Task {
         let rows = rows::decode(&partition, &news.batches, news.from)
             .map_err(|e| format!("{partition} offset {}: {e}", news.from))?;
         for rows in in_portions(rows, self.parts.options.max_poll_records) {
-            let raw = rows.groups.first().cloned();
-            let keep = self.letters.is_some();
-            self.queue(rows, raw.filter(|_| keep));
+            let raw = rows.groups.first().filter(|_| self.letters.is_some()).cloned();
+            let (rows, unreadable) = self.parts.options.converters.apply(rows);
+            if let (Some(letters), Some(raw), false) = (&mut self.letters, &raw, unreadable.is_empty()) {
+                letters.keep(&partition, raw.clone());
+            }
+            for one in unreadable {
+                let stage = match one.side {
+                    Side::Key => Stage::KeyConverter,
+                    Side::Value => Stage::ValueConverter,
+                };
+                let letter =
+                    Letter { partition: partition.clone(), offsets: vec![one.offset], reason: one.reason, stage };
+                self.core.on(Input::Unreadable(letter), self.now());
+            }
+            self.queue(rows, raw);
         }
         Ok(())
     }

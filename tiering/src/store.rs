@@ -20,7 +20,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload,
 };
 use thiserror::Error;
 
@@ -165,7 +166,9 @@ impl Store {
                 let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
                 match self.inner.put_opts(&path, payload, options).await {
                     Ok(_) => Ok(true),
-                    Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+                    Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                        Ok(false)
+                    }
                     Err(error) => Err(error),
                 }
             })

@@ -299,10 +299,7 @@ mod tests {
     #[test]
     fn payloads_become_columns() {
         let typed = order();
-        let payloads = [
-            json!({"id": 1, "note": "x", "lines": [1, 2], "tags": {"a": 1.5}, "at": 7}),
-            json!({"id": 2}),
-        ];
+        let payloads = [json!({"id": 1, "note": "x", "lines": [1, 2], "tags": {"a": 1.5}, "at": 7}), json!({"id": 2})];
         payloads.iter().for_each(|p| typed.check(Some(p)).unwrap());
         let column = typed.column(&payloads.iter().map(Some).collect::<Vec<_>>());
         let record = column.as_struct();

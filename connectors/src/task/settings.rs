@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::dead_letters::LetterSettings;
 use crate::config::Settings;
+use crate::convert::{Converter, Converters};
 use crate::delivery::Policy;
 
 /// Where reading begins without a committed offset.
@@ -38,6 +39,7 @@ pub struct TaskSettings {
     /// Rows in memory, in front of the sink.
     pub memory_bytes: usize,
     pub dead_letters: Option<LetterSettings>,
+    pub converters: Converters,
 }
 
 /// What the worker says of all its tasks.
@@ -136,7 +138,19 @@ pub fn task_settings(connector: &str, settings: &Settings, worker: &WorkerDefaul
         create_topics: from.consumer("allow.auto.create.topics") != Some("false"),
         memory_bytes: worker.memory_bytes,
         dead_letters,
+        converters: Converters {
+            key: converter(settings, "key.converter")?,
+            value: converter(settings, "value.converter")?,
+        },
     })
+}
+
+/// Bytes, if nobody says otherwise.
+fn converter(settings: &Settings, name: &str) -> Result<Converter, String> {
+    let class = settings.get(name).map(|v| v.trim()).filter(|v| !v.is_empty());
+    let schemas =
+        settings.get(&format!("{name}.schemas.enable")).is_none_or(|v| !v.trim().eq_ignore_ascii_case("false"));
+    class.map_or(Ok(Converter::Bytes), |class| Converter::named(class, schemas)).map_err(|e| format!("{name}: {e}"))
 }
 
 #[cfg(test)]

@@ -175,6 +175,8 @@ impl Archive {
             self.write_closed(&partition).await?;
             let rotation = self.config.rotation;
             let lane = self.lanes.get_mut(&partition).expect("opened before it is written");
+            // What an earlier try of this call has taken is not taken again.
+            rows = cut(rows, lane.fill.next_offset).1;
             let points = points(&rows);
             let end = match &lane.redo {
                 Some(plan) => (rows.next_offset >= plan.end).then_some(plan.end),
@@ -308,7 +310,10 @@ impl Archive {
             let name = format!("{}-{}.arrow", lane.partition.topic, lane.partition.partition);
             let path = self.spool_dir.join(name);
             lane.spool.spill(&path).map_err(|e| {
-                fatal(format!("{} cannot be written: {e}; free the disk, or give the worker another spool.dir", path.display()))
+                fatal(format!(
+                    "{} cannot be written: {e}; free the disk, or give the worker another spool.dir",
+                    path.display()
+                ))
             })?;
         }
         Ok(())
@@ -327,7 +332,11 @@ struct Part {
 }
 
 /// The files of a chunk, in the order of their first offsets: one for each folder and schema.
-fn chunk_files(layout: &Layout, partition: &TopicPartition, batches: &[RecordBatch]) -> Result<Vec<(PlannedFile, Bytes)>, SinkError> {
+fn chunk_files(
+    layout: &Layout,
+    partition: &TopicPartition,
+    batches: &[RecordBatch],
+) -> Result<Vec<(PlannedFile, Bytes)>, SinkError> {
     let mut parts: Vec<Part> = Vec::new();
     for batch in batches {
         let folders = layout.partitioner.folders(batch).map_err(SinkError::Fatal)?;
@@ -337,7 +346,11 @@ fn chunk_files(layout: &Layout, partition: &TopicPartition, batches: &[RecordBat
         }
         let whole = by_folder.len() == 1;
         for (folder, rows) in by_folder {
-            let rows = if whole { batch.clone() } else { take_record_batch(batch, &UInt32Array::from(rows)).map_err(fatal)? };
+            let rows = if whole {
+                batch.clone()
+            } else {
+                take_record_batch(batch, &UInt32Array::from(rows)).map_err(fatal)?
+            };
             match parts.iter_mut().find(|part| part.folder == folder && part.schema == batch.schema()) {
                 Some(part) => part.batches.push(rows),
                 None => parts.push(Part { schema: batch.schema(), folder: folder.to_owned(), batches: vec![rows] }),

@@ -112,7 +112,8 @@ pub fn cut(rows: Rows, at: i64) -> (Rows, Rows) {
         }
     }
     let middle = at.clamp(rows.first_offset, rows.next_offset);
-    let below = Rows { partition: rows.partition.clone(), groups: below, first_offset: rows.first_offset, next_offset: middle };
+    let below =
+        Rows { partition: rows.partition.clone(), groups: below, first_offset: rows.first_offset, next_offset: middle };
     let above = Rows { partition: rows.partition, groups: above, first_offset: middle, next_offset: rows.next_offset };
     (below, above)
 }

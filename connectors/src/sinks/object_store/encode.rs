@@ -110,9 +110,9 @@ impl Field {
         let unknown = text.split(',').map(str::trim).find(|item| !item.is_empty() && Field::parse(item).is_none());
         match unknown {
             None => Ok(()),
-            Some(item) => {
-                Err(format!("{item} is no part of a record; write key, value, offset, timestamp, headers, topic or partition"))
-            }
+            Some(item) => Err(format!(
+                "{item} is no part of a record; write key, value, offset, timestamp, headers, topic or partition"
+            )),
         }
     }
 
@@ -228,10 +228,7 @@ fn parquet(layout: &Layout, whole: &RecordBatch) -> Result<Vec<u8>, EncodeError>
         .set_compression(compression)
         // Not the release: the same rows give the same bytes in the next one too, as far as that is ours.
         .set_created_by("strandline".to_owned())
-        .set_key_value_metadata(Some(vec![
-            entry(FIRST_OFFSET, offset(0)),
-            entry(LAST_OFFSET, offset(rows - 1)),
-        ]))
+        .set_key_value_metadata(Some(vec![entry(FIRST_OFFSET, offset(0)), entry(LAST_OFFSET, offset(rows - 1))]))
         .build();
     let projected = project(layout, whole)?;
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);

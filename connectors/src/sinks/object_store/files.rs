@@ -56,7 +56,10 @@ impl Name {
         let safe = pieces.iter().all(|p| !matches!(p, Piece::Text(t) if t.contains("..") || t.starts_with('/')));
         match (unique, safe) {
             (true, true) => Ok(Name::Template(pieces)),
-            (false, _) => Err("it needs {{topic}}, {{partition}} and {{start_offset}}, or files would have the same name".to_owned()),
+            (false, _) => {
+                Err("it needs {{topic}}, {{partition}} and {{start_offset}}, or files would have the same name"
+                    .to_owned())
+            }
             (_, false) => Err("it must stay below topics.dir: no .. and no / at its beginning".to_owned()),
         }
     }

@@ -54,7 +54,9 @@ pub const KEYS: &[Key] = &[
 ];
 
 fn folder(value: &str) -> Result<(), String> {
-    let well = !value.is_empty() && !value.starts_with('/') && value.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    let well = !value.is_empty()
+        && !value.starts_with('/')
+        && value.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     if well { Ok(()) } else { Err("write a folder such as topics or archive/topics".to_owned()) }
 }
 
@@ -108,8 +110,9 @@ pub struct Config {
 impl Config {
     /// Err = all that is wrong, with its key.
     pub fn parse(settings: &Settings) -> Result<Config, Vec<(String, String)>> {
-        let values = Values::check(KEYS, settings)
-            .map_err(|faults| faults.into_iter().map(|text| (text.split('"').nth(1).unwrap_or("").to_owned(), text)).collect::<Vec<_>>())?;
+        let values = Values::check(KEYS, settings).map_err(|faults| {
+            faults.into_iter().map(|text| (text.split('"').nth(1).unwrap_or("").to_owned(), text)).collect::<Vec<_>>()
+        })?;
         let mut faults = Vec::new();
         let (url, options) = store(&values).unwrap_or_else(|fault| {
             faults.push(fault);
@@ -118,7 +121,8 @@ impl Config {
         let class = values.given("format.class").or(values.given("format.output.type"));
         let format = Format::parse(class.unwrap_or("parquet")).unwrap_or(Format::Parquet);
         let codec = ["parquet.codec", "file.compression.type", "s3.compression.type"].iter();
-        let codec = codec.filter(|key| format == Format::Parquet || **key != "parquet.codec").find_map(|key| values.given(key));
+        let codec =
+            codec.filter(|key| format == Format::Parquet || **key != "parquet.codec").find_map(|key| values.given(key));
         let codec = match codec {
             Some(text) => Codec::parse(text).unwrap_or(Codec::None),
             None if format == Format::Parquet => Codec::Snappy,
@@ -137,13 +141,19 @@ impl Config {
         });
         let name = match values.given("file.name.template") {
             Some(template) => super::files::Name::template(template).expect("checked with its key"),
-            None => super::files::Name::Standard { pad: usize::try_from(values.number("filename.offset.zero.pad.width")).unwrap_or(10).min(20) },
+            None => super::files::Name::Standard {
+                pad: usize::try_from(values.number("filename.offset.zero.pad.width")).unwrap_or(10).min(20),
+            },
         };
         if !faults.is_empty() {
             return Err(faults);
         }
         let positive = |key: &str| Some(values.number(key)).filter(|n| *n > 0);
-        let bytes_as = if values.text("format.output.fields.value.encoding").eq_ignore_ascii_case("none") { FieldEncoding::Text } else { FieldEncoding::Base64 };
+        let bytes_as = if values.text("format.output.fields.value.encoding").eq_ignore_ascii_case("none") {
+            FieldEncoding::Text
+        } else {
+            FieldEncoding::Base64
+        };
         Ok(Config {
             layout: Layout {
                 topics_dir: values.text("topics.dir").to_owned(),
@@ -208,7 +218,8 @@ fn store(values: &Values<'_>) -> Result<Located, (String, String)> {
             url.to_owned()
         }
         (None, None) => {
-            let text = "write where the files go: s3://bucket/prefix, hdfs://namenode:port/directory or file:///directory";
+            let text =
+                "write where the files go: s3://bucket/prefix, hdfs://namenode:port/directory or file:///directory";
             return Err(("store.url".to_owned(), format!("Missing required configuration \"store.url\": {text}")));
         }
     };

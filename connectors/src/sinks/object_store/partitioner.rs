@@ -65,7 +65,8 @@ impl Partitioner {
 
     /// Err = key and what to write.
     pub fn parse(values: &Values<'_>) -> Result<Partitioner, (String, String)> {
-        let fault = |key: &str, text: &str| Err((key.to_owned(), format!("Invalid value for configuration {key}: {text}")));
+        let fault =
+            |key: &str, text: &str| Err((key.to_owned(), format!("Invalid value for configuration {key}: {text}")));
         let format = match Partitioner::kind(values.text("partitioner.class")).unwrap_or("default") {
             "field" => {
                 let fields: Vec<String> = values.list("partition.field.name").into_iter().map(str::to_owned).collect();
@@ -137,7 +138,11 @@ fn field_of(rows: &RecordBatch, field: &str) -> Result<ArrayRef, String> {
     let value = rows.column(column::VALUE);
     let record = match value.data_type() {
         DataType::Struct(_) => value.as_struct(),
-        other => return Err(format!("the value has no field {field}: it is {other}; set a value.converter that gives records")),
+        other => {
+            return Err(format!(
+                "the value has no field {field}: it is {other}; set a value.converter that gives records"
+            ));
+        }
     };
     record.column_by_name(field).cloned().ok_or_else(|| format!("the value has no field {field}"))
 }

@@ -48,7 +48,8 @@ fn log(from: i64, to: i64) -> Rows {
         builder.append(n * 1_000, Some(b"key"), Some(format!("value {n}").as_bytes()), &[]);
     }
     let bytes = builder.build();
-    let whole: Vec<(BatchHeader, Bytes)> = batches(&bytes).map(|b| b.map(|(h, b)| (h, bytes.slice_ref(b))).unwrap()).collect();
+    let whole: Vec<(BatchHeader, Bytes)> =
+        batches(&bytes).map(|b| b.map(|(h, b)| (h, bytes.slice_ref(b))).unwrap()).collect();
     decode(&partition(), &whole, from).unwrap()
 }
 
@@ -103,7 +104,8 @@ async fn records_are_in_files_of_the_asked_size_with_the_usual_names() {
     sink.write(log(0, 25)).await.unwrap();
     assert_eq!(sink.flush(0, false).await.unwrap()[&partition()], 20, "the last five wait for more");
     assert_eq!(archived(dir.path()), expected(20));
-    let names: Vec<String> = files(dir.path()).iter().map(|f| f.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    let names: Vec<String> =
+        files(dir.path()).iter().map(|f| f.file_name().unwrap().to_string_lossy().into_owned()).collect();
     assert_eq!(names, ["orders+3+0000000000.snappy.parquet", "orders+3+0000000010.snappy.parquet"]);
     assert_eq!(sink.flush(0, true).await.unwrap()[&partition()], 25);
     assert_eq!(archived(dir.path()), expected(25));
@@ -130,7 +132,8 @@ async fn the_next_task_goes_on_where_the_files_end() {
 #[tokio::test]
 async fn a_zombie_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut zombie, mut owner) = (archive(dir.path(), &[("flush.size", "7")], 1 << 30), archive(dir.path(), &[], 1 << 30));
+    let (mut zombie, mut owner) =
+        (archive(dir.path(), &[("flush.size", "7")], 1 << 30), archive(dir.path(), &[], 1 << 30));
     open(&mut zombie, None).await;
     zombie.write(log(0, 5)).await.unwrap();
     open(&mut owner, None).await;
@@ -231,11 +234,22 @@ fn the_golden_plan_is_read_and_written_as_it_was() {
 /// What happens next in a random history of two tasks over one partition and a store with faults.
 #[derive(Debug, Clone)]
 enum Step {
-    Write { task: usize, records: i64 },
-    Flush { task: usize, force: bool },
-    Crash { task: usize },
+    Write {
+        task: usize,
+        records: i64,
+    },
+    Flush {
+        task: usize,
+        force: bool,
+    },
+    Crash {
+        task: usize,
+    },
     /// So many of a hundred calls go wrong from now on.
-    Faults { percent: u64, kind: usize },
+    Faults {
+        percent: u64,
+        kind: usize,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -250,6 +264,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 const LOG: i64 = 120;
+/// Of one call.
+const TRIES: usize = 3;
 
 /// Two tasks that both believe that the partition is theirs, crashes, and a store that fails before, after, late and in the middle: in the
 /// end every record is in the files once.
@@ -282,9 +298,16 @@ async fn history(steps: Vec<Step>, seed: u64) {
                 let to = (at + records).min(LOG);
                 positions[task] = Some(at);
                 if at < to {
-                    match sinks[task].write(log(at, to)).await {
+                    let mut outcome = sinks[task].write(log(at, to)).await;
+                    for _ in 0..TRIES {
+                        // The same call again, as the runtime does it.
+                        if matches!(outcome, Err(SinkError::Retriable(_))) {
+                            outcome = sinks[task].write(log(at, to)).await;
+                        }
+                    }
+                    match outcome {
                         Ok(()) => positions[task] = Some(to),
-                        // The rows were taken or not, nobody knows: the task begins anew.
+                        // The task begins anew, without knowing what was taken.
                         Err(SinkError::Retriable(_) | SinkError::Reopen(_)) => {
                             sinks[task] = make(10 - 3 * task);
                             positions[task] = None;

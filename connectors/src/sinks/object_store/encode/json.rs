@@ -12,14 +12,15 @@ use arrow::datatypes::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::FieldEncoding;
 use super::super::keys::Layout;
+use super::FieldEncoding;
 use crate::convert::JSON_TEXT;
 
 /// One line for each row: an object with a member for each column; or the bare value, if the value is the only column.
 pub fn lines(rows: &RecordBatch, layout: &Layout, out: &mut Vec<u8>) {
     let schema = rows.schema();
-    let bare = layout.fields == [super::Field::Value] && schema.fields().len() == 1 && schema.field(0).name() == "value";
+    let bare =
+        layout.fields == [super::Field::Value] && schema.fields().len() == 1 && schema.field(0).name() == "value";
     let columns: Vec<Column<'_>> = schema
         .fields()
         .iter()
@@ -96,8 +97,11 @@ impl Column<'_> {
             DataType::Struct(fields) => {
                 let record = array.as_struct();
                 let bytes_as = self.bytes_as;
-                let columns: Vec<Column<'_>> =
-                    fields.iter().zip(record.columns()).map(|(field, array)| Column { field, array, bytes_as }).collect();
+                let columns: Vec<Column<'_>> = fields
+                    .iter()
+                    .zip(record.columns())
+                    .map(|(field, array)| Column { field, array, bytes_as })
+                    .collect();
                 object(&columns, row, out);
             }
             DataType::Map(..) => {
