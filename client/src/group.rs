@@ -403,6 +403,8 @@ impl Member {
             members: vec![MemberIdentity { member_id, ..Default::default() }],
             ..Default::default()
         };
+        // A JoinGroup that is parked would keep the answer from coming.
+        *self.shared.connection.lock().await = None;
         let left = async {
             let connection = self.shared.connection().await?;
             let version = connection.version::<LeaveGroupRequest>(i16::MAX)?;

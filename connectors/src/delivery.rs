@@ -171,8 +171,18 @@ enum Next {
     Over,
 }
 
+/// What is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Open,
+    Write,
+    Flush,
+    DeadLetter,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Retry {
+    call: Call,
     since_ms: i64,
     attempts: u32,
     due_ms: i64,
@@ -373,7 +383,7 @@ impl Delivery {
     fn opened(&mut self, outcome: Result<Offsets, SinkError>, now_ms: i64) {
         match outcome {
             Ok(starts) => {
-                self.retry = None;
+                self.succeeded(Call::Open);
                 for (partition, progress) in &mut self.partitions {
                     let Some(start) = starts.get(partition) else {
                         self.failure.get_or_insert(format!("{partition} has no start"));
@@ -383,7 +393,9 @@ impl Delivery {
                 }
                 self.phase = Phase::Running;
             }
-            Err(SinkError::Retriable(reason) | SinkError::Reopen(reason)) => self.retry_later(reason, now_ms),
+            Err(SinkError::Retriable(reason) | SinkError::Reopen(reason)) => {
+                self.retry_later(Call::Open, reason, now_ms);
+            }
             Err(SinkError::Rejected { reason, .. } | SinkError::Fatal(reason)) => self.fail(reason),
         }
     }
@@ -419,7 +431,7 @@ impl Delivery {
         {
             progress.written = span.next;
         }
-        self.retry = None;
+        self.succeeded(Call::Write);
     }
 
     fn written(&mut self, outcome: Result<(), SinkError>, now_ms: i64) {
@@ -432,7 +444,7 @@ impl Delivery {
                 }
                 self.took();
             }
-            Err(SinkError::Retriable(reason)) => self.retry_later(reason, now_ms),
+            Err(SinkError::Retriable(reason)) => self.retry_later(Call::Write, reason, now_ms),
             Err(SinkError::Reopen(reason)) => self.reopen(reason, now_ms),
             Err(SinkError::Fatal(reason)) => self.fail(reason),
         }
@@ -442,7 +454,7 @@ impl Delivery {
         let last = self.phase == Phase::LastFlush;
         match outcome {
             Ok(offsets) => {
-                self.retry = None;
+                self.succeeded(Call::Flush);
                 self.flush_due_ms = now_ms + self.policy.flush_interval_ms;
                 self.commit_due = true;
                 for (partition, end) in offsets {
@@ -461,7 +473,7 @@ impl Delivery {
             Err(SinkError::Retriable(reason) | SinkError::Reopen(reason)) if last => {
                 tracing::warn!(reason, "the last flush failed");
             }
-            Err(SinkError::Retriable(reason)) => self.retry_later(reason, now_ms),
+            Err(SinkError::Retriable(reason)) => self.retry_later(Call::Flush, reason, now_ms),
             Err(SinkError::Reopen(reason)) => self.reopen(reason, now_ms),
             Err(SinkError::Rejected { reason, .. } | SinkError::Fatal(reason)) => self.fail(reason),
         }
@@ -496,11 +508,11 @@ impl Delivery {
     fn dead_letter_answered(&mut self, outcome: Result<(), String>, now_ms: i64) {
         match outcome {
             Ok(()) => {
-                self.retry = None;
+                self.succeeded(Call::DeadLetter);
                 let letter = self.letters.pop_front();
                 self.dead_lettered += letter.map_or(0, |l| l.offsets.len() as u64);
             }
-            Err(reason) => self.retry_later(format!("the dead letter queue: {reason}"), now_ms),
+            Err(reason) => self.retry_later(Call::DeadLetter, format!("the dead letter queue: {reason}"), now_ms),
         }
     }
 
@@ -526,13 +538,19 @@ impl Delivery {
 
     /// The sink knows better where it is.
     fn reopen(&mut self, reason: String, now_ms: i64) {
-        self.retry_later(reason, now_ms);
+        self.retry_later(Call::Open, reason, now_ms);
         self.forget_rows_but_the_retry();
         self.phase = Phase::Closing(Next::Opening);
     }
 
-    fn retry_later(&mut self, reason: String, now_ms: i64) {
-        let mut retry = self.retry.unwrap_or(Retry { since_ms: now_ms, attempts: 0, due_ms: now_ms });
+    /// Only the call that failed ends its own tries: a flush says nothing of a write.
+    fn succeeded(&mut self, call: Call) {
+        self.retry = self.retry.filter(|retry| retry.call != call);
+    }
+
+    fn retry_later(&mut self, call: Call, reason: String, now_ms: i64) {
+        let before = self.retry.filter(|retry| retry.call == call);
+        let mut retry = before.unwrap_or(Retry { call, since_ms: now_ms, attempts: 0, due_ms: now_ms });
         if self.policy.retry_timeout_ms > 0 && now_ms - retry.since_ms >= self.policy.retry_timeout_ms {
             let tried = now_ms - retry.since_ms;
             return self.fail(format!(

@@ -59,6 +59,8 @@ pub struct TaskParts {
     pub context: TaskContext,
     pub options: TaskSettings,
     pub cluster: Arc<Cluster>,
+    /// The same, for fetches: a broker answers one connection in order, and a fetch may wait for news.
+    pub fetches: Arc<Cluster>,
     pub clock: Clock,
 }
 
@@ -128,7 +130,7 @@ impl Task {
         Ok(Task {
             sink,
             member,
-            fetcher: Fetcher::new(Arc::clone(&parts.cluster), fetch),
+            fetcher: Fetcher::new(Arc::clone(&parts.fetches), fetch),
             subscription: Subscription::new(&parts.settings, options)?,
             letters,
             core: Delivery::new(options.policy, target, now),

@@ -44,8 +44,6 @@ pub struct WorkerParts {
     pub registry: Registry,
     pub clock: Clock,
     pub loggers: Arc<Loggers>,
-    /// Another port than the configured one if that is in use.
-    pub any_port: bool,
 }
 
 /// Why a worker does not start.
@@ -84,16 +82,16 @@ pub struct WorkerHandle {
     loggers: JoinHandle<()>,
 }
 
-async fn listen(parts: &WorkerParts) -> Result<TcpListener, StartError> {
-    let address = &parts.config.listen;
+/// Takes the port of the REST API; with `any_port` another one if that is in use. Who connects now waits until the worker has started.
+pub async fn listen(address: &str, any_port: bool) -> Result<TcpListener, StartError> {
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
-        Err(_) if parts.any_port => {
+        Err(_) if any_port => {
             let host = address.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
             let any = format!("{host}:0");
             TcpListener::bind(&any).await.map_err(|source| StartError::Bind { address: any, source })
         }
-        Err(source) => Err(StartError::Bind { address: address.clone(), source }),
+        Err(source) => Err(StartError::Bind { address: address.to_owned(), source }),
     }
 }
 
@@ -133,11 +131,10 @@ async fn reach(cluster: &Cluster, bootstrap: &str) -> Result<String, StartError>
 }
 
 /// Starts a worker; it serves when this returns.
-pub async fn start(parts: WorkerParts) -> Result<WorkerHandle, StartError> {
-    let listener = listen(&parts).await?;
+pub async fn start(parts: WorkerParts, listener: TcpListener) -> Result<WorkerHandle, StartError> {
     let unbound = |source| StartError::Bind { address: parts.config.listen.clone(), source };
     let address = listener.local_addr().map_err(unbound)?;
-    let WorkerParts { config, registry, clock, loggers, .. } = parts;
+    let WorkerParts { config, registry, clock, loggers } = parts;
     let identity = identity(&config, address);
     let cluster = Arc::new(Cluster::new(&config.bootstrap, &config.client_id, config.request_timeout));
     let cluster_id = reach(&cluster, &config.bootstrap).await?;

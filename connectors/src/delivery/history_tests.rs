@@ -107,12 +107,13 @@ impl World {
                 })
             }
             Action::Read { until_ms } => {
-                let p = partition(i32::try_from(fault % 2).unwrap());
-                let at = self.reads[&p];
-                if at >= END {
+                let first = i32::try_from(fault % 2).unwrap();
+                let left = [first, 1 - first].map(partition).into_iter().find(|p| self.reads[p] < END);
+                let Some(p) = left else {
                     self.now = until_ms;
                     return;
-                }
+                };
+                let at = self.reads[&p];
                 let next = (at + 3).min(END);
                 self.reads.insert(p.clone(), next);
                 Input::Read(Span { partition: p, first: at, next })

@@ -96,8 +96,10 @@ fn even_out(
     let workers = assignments.len().max(1);
     let total = work.iter().filter(|u| kind(u)).count();
     let floor = total / workers;
+    let counts: Vec<usize> = assignments.values().map(count).collect();
+    let (most, least) = (counts.iter().max().copied().unwrap_or(0), counts.iter().min().copied().unwrap_or(0));
     // Nothing is moved for the sake of one more or less.
-    if assignments.values().all(|units| count(units) >= floor) {
+    if most <= least + 1 {
         return false;
     }
     // Those that run most keep one above the floor, as many as the remainder allows.

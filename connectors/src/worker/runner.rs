@@ -295,6 +295,7 @@ impl Runner {
             format!("{}: {e}; set spool.dir of the worker to a directory that it may write", spool.display())
         })?;
         let client_id = format!("connector-consumer-{id}");
+        let cluster = || Arc::new(Cluster::new(&self.config.bootstrap, &client_id, self.config.request_timeout));
         Ok(TaskParts {
             kind: Arc::clone(kind),
             context: TaskContext {
@@ -305,7 +306,8 @@ impl Runner {
             },
             settings,
             options,
-            cluster: Arc::new(Cluster::new(&self.config.bootstrap, &client_id, self.config.request_timeout)),
+            cluster: cluster(),
+            fetches: cluster(),
             clock: Arc::clone(&self.clock),
         })
     }

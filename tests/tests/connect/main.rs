@@ -1,0 +1,7 @@
+//! Connectors as people use them: workers as processes, their REST API, what arrives.
+
+mod delivery;
+mod dev;
+mod rest;
+mod scene;
+mod workers;
