@@ -8,6 +8,7 @@
 
 pub mod clients;
 pub mod faults;
+pub mod ledger;
 pub mod network;
 pub mod run;
 pub mod seeds;

@@ -103,7 +103,10 @@ pub struct Listed {
 }
 
 fn silent(deadline: Duration) -> object_store::Error {
-    object_store::Error::Generic { store: "list", source: format!("the next page did not come within {deadline:?}").into() }
+    object_store::Error::Generic {
+        store: "list",
+        source: format!("the next page did not come within {deadline:?}").into(),
+    }
 }
 
 /// A bucket and a prefix in it.
