@@ -15,6 +15,8 @@ use strandline_tests::simulation::ledger::{self, Failed, Line};
 use strandline_tests::simulation::seeds::{FAMILIES, Family, answer, ask_all};
 use strandline_tests::wait;
 
+strandline_tests::stand_in_for_the_system!();
+
 /// Seeds of one line of the ledger, unless `--per-line` says otherwise.
 const PER_LINE: u64 = 500;
 /// Failures after which no more seeds are begun, unless `--stop-after` says otherwise.

@@ -6,6 +6,8 @@ mod determinism;
 mod power_loss;
 mod random_faults;
 
+strandline_tests::stand_in_for_the_system!();
+
 use strandline_tests::simulation::run::Summary;
 use strandline_tests::simulation::seeds::{Family, answer, ask_all};
 
