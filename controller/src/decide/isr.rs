@@ -145,7 +145,9 @@ mod tests {
         let change = IsrChange { tp: TP, leader_epoch: 4, partition_epoch, isr: isr.to_vec() };
         let mut out = Vec::new();
         let answer = alter(image, &defaults, 1, 7, &[change], &mut out).remove(0);
-        out.iter().for_each(|record| image.replay(record, 2));
+        for record in &out {
+            image.replay(record, 2);
+        }
         answer.map_err(|refused| refused.code)
     }
 
