@@ -352,7 +352,7 @@ mod tests {
         use strandline_disk::FaultyDisk;
         let dir = Path::new("/controller");
         let first = FaultyDisk::new();
-        first.create_dir_all(dir).unwrap();
+        first.create_dir_all_durably(dir).unwrap();
         let workers = Workers::Tasks(Arc::new(|| std::time::Duration::ZERO));
         let (writer, _) = open(Arc::new(first.clone()), dir, &workers).unwrap();
         writer.append_durably(vec![entry(1)]).await.unwrap();
