@@ -14,9 +14,10 @@ use strandline_client::network::Network;
 use strandline_client::{CallError, Cluster};
 use strandline_protocol::compression::Compression;
 use strandline_protocol::messages::Request;
+use strandline_protocol::messages::fetch_response::PartitionData;
 use strandline_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use strandline_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
-use strandline_protocol::record_batch::RecordBatchBuilder;
+use strandline_protocol::record_batch::{RecordBatchBuilder, batches};
 use tokio::time::{Instant, sleep};
 
 use super::committers::Groups;
@@ -172,6 +173,7 @@ impl Client {
                 self.leaders.remove(&partition);
                 return Err(format!("Fetch of {partition} at {from}: error {}", data.error_code));
             }
+            check_begin(from, &data);
             slice_of(Key::new(&self.shared.topic, partition), from, data)?
         };
         if let (Some(sessions), Some(node)) = (&mut self.sessions, self.leaders.get(&partition))
@@ -247,6 +249,20 @@ pub async fn produce(shared: Arc<Shared>, partition: i32, mut random: Random, pa
             }
             sleep(pause).await;
         }
+    }
+}
+
+/// A fetch's answer begins with the batch that holds the offset asked for. A client passes over what comes before it, and would hide a
+/// broker that reads from somewhere else; so this ends the run.
+fn check_begin(from: i64, data: &PartitionData) {
+    let bytes = data.records.as_ref().and_then(|records| records.to_bytes()).unwrap_or_default();
+    if let Some(Ok((header, _))) = batches(&bytes).next() {
+        let end = header.next_offset();
+        assert!(
+            end > from,
+            "a fetch of partition {} from {from} begins with a batch up to {end}",
+            data.partition_index
+        );
     }
 }
 
