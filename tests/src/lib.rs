@@ -15,6 +15,7 @@ pub mod history;
 pub mod http;
 pub mod load;
 pub mod minio;
+pub mod mutations;
 pub mod netns;
 pub mod place;
 pub mod process;

@@ -55,7 +55,8 @@ impl Default for StoreLimits {
     }
 }
 
-/// A LIST has the deadline of a call that moves so many bytes: it may be long.
+/// A LIST has the deadline of a call that moves so many bytes: it may be long. Each of its pages has the deadline of a small call: a
+/// store that has stopped answering is not waited for as if it were telling a million keys.
 const LIST_BYTES: u64 = 64 << 20;
 
 /// Deletions of one pass under way at once.
@@ -100,6 +101,13 @@ impl StoreError {
 pub struct Listed {
     pub key: String,
     pub size_bytes: u64,
+}
+
+fn silent(deadline: Duration) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "list",
+        source: format!("the next page did not come within {deadline:?}").into(),
+    }
 }
 
 /// A bucket and a prefix in it.
@@ -259,7 +267,8 @@ impl Store {
             let mut objects = self.inner.list(Some(&path));
             let mut found = Vec::new();
             while found.len() < limit {
-                match objects.next().await {
+                let next = tokio::time::timeout(self.limits.deadline, objects.next()).await;
+                match next.map_err(|_| silent(self.limits.deadline))? {
                     Some(Ok(meta)) => {
                         let key = meta.location.as_ref().get(skip..).unwrap_or_default();
                         if matches(key) {

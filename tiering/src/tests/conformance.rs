@@ -262,12 +262,11 @@ async fn every_call_to_a_store_that_hangs_ends_by_its_deadline() {
     timed_out(store.check_len("k", 1).await.unwrap_err());
     timed_out(store.delete("k").await.unwrap_err());
     timed_out(store.begin_multipart("k").await.unwrap_err());
+    // A list of many pages may be long, a page of it may not.
+    let silent = store.list_matching("k", 10, |_| true).await.unwrap_err();
+    assert!(matches!(silent, StoreError::Failed { .. }) && silent.retryable(), "{silent}");
     let small = (limits.deadline + limits.deadline_per_mib + limits.backoff_max) * limits.tries;
-    assert!(began.elapsed() <= small * 6, "{:?}", began.elapsed());
-    let began = tokio::time::Instant::now();
-    timed_out(store.list_matching("k", 10, |_| true).await.unwrap_err());
-    let long = (limits.deadline + limits.deadline_per_mib * 64 + limits.backoff_max) * limits.tries;
-    assert!(began.elapsed() <= long, "{:?}", began.elapsed());
+    assert!(began.elapsed() <= small * 7, "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
