@@ -27,10 +27,10 @@ impl Default for Environment {
     }
 }
 
-/// Carries out work that blocks. Other tasks of the runtime go on meanwhile, unless it has one thread alone.
+/// Carries out work that blocks. Other tasks of the runtime go on meanwhile, unless it has one thread alone or there is none.
 pub fn block_in_place<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => work(),
-        _ => tokio::task::block_in_place(work),
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }

@@ -80,6 +80,16 @@ impl Flusher {
         Flusher { shared, threads: Mutex::default() }
     }
 
+    /// A flusher without threads: whoever drives the node takes what is due ([`Flusher::take_due`]) and syncs it.
+    pub fn by_hand() -> Flusher {
+        Flusher { shared: Arc::default(), threads: Mutex::default() }
+    }
+
+    /// The next partition to be synced, by [`Partition::begin_flush_in_turn`] and [`Partition::finish_flush_in_turn`].
+    pub fn take_due(&self) -> Option<Arc<Partition>> {
+        self.shared.queue.lock().due.pop_front()
+    }
+
     /// Syncs the partition as soon as a thread is free. The caller makes sure that it is in the queue once
     /// (`Partition::ask_for_flush`).
     pub fn now(&self, partition: Arc<Partition>) {

@@ -137,7 +137,7 @@ fn expire(broker: &Broker, partition: &Partition, config: &LogConfig, now: i64) 
     }
     let deleted = log.delete_expired(limits, now);
     drop(log);
-    broker.reaper.take(partition, deleted, config.file_delete_delay_ms);
+    broker.reaper.take(partition, deleted, config.file_delete_delay_ms, now);
 }
 
 /// Why a log was not compacted; nothing is lost.

@@ -1,7 +1,8 @@
 //! The server: network, partitions, groups, the tier's tasks, the command line.
 //!
 //! Owns the composition of all layers below. The binary `strandline` is [`cli::run`]; a simulation starts whole nodes by
-//! [`node::start_in`].
+//! [`node::start_in`], or drives the parts that need neither a socket nor a runtime: partitions and their roles, replication's
+//! rules, the tier's rounds.
 
 mod admin_http;
 mod api;
@@ -13,20 +14,20 @@ pub mod config;
 mod disk_guard;
 pub mod environment;
 mod fetch_session;
-mod flush;
+pub mod flush;
 mod group;
 mod housekeeping;
-mod log_dir;
+pub mod log_dir;
 mod metrics;
 mod net;
 pub mod node;
 mod offsets_log;
-mod partition;
-mod partitions;
+pub mod partition;
+pub mod partitions;
 mod peer;
 mod producer_ids;
-mod reaper;
-mod replication;
+pub mod reaper;
+pub mod replication;
 mod shutdown;
-mod tier;
+pub mod tier;
 mod topic_configs;

@@ -76,8 +76,26 @@ impl LockedDir {
         Ok(LockedDir { path: path.to_owned(), disk, lock, meta })
     }
 
+    /// Whether the last process closed its logs in order, or there was none.
+    pub fn was_closed(&self) -> bool {
+        self.meta.is_none() || self.disk.exists(&self.path.join(CLEAN_SHUTDOWN)).unwrap_or(false)
+    }
+
     /// Checks that the directory belongs to `meta`, or gives it to it; then reads its checkpoints.
     pub fn open(self, wanted: &Meta, files: usize, workers: &Workers) -> Result<LogDirectory, LogDirError> {
+        let name = self.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let path = self.path.clone();
+        let start = || Flusher::start(&format!("flush-{name}"), workers).map_err(LogDirError::io(&path));
+        self.open_with(wanted, files, start)
+    }
+
+    /// [`LockedDir::open`], with the flusher that `flusher` makes once the directory is known to be ours.
+    pub fn open_with(
+        self,
+        wanted: &Meta,
+        files: usize,
+        flusher: impl FnOnce() -> Result<Flusher, LogDirError>,
+    ) -> Result<LogDirectory, LogDirError> {
         let path = self.path;
         match &self.meta {
             None => write_meta(&*self.disk, &path.join(META), wanted).map_err(LogDirError::io(&path))?,
@@ -108,8 +126,7 @@ impl LockedDir {
             clean_until: read(CLEANER_CHECKPOINT)?,
             was_clean,
         };
-        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let flusher = Flusher::start(&format!("flush-{name}"), workers).map_err(io())?;
+        let flusher = flusher()?;
         Ok(LogDirectory {
             files: Arc::new(FileCache::new(Arc::clone(&self.disk), files)),
             disk: self.disk,
@@ -278,6 +295,15 @@ mod tests {
         let locked = lock().unwrap();
         assert_eq!(locked.meta, Some(meta(1)));
         assert!(matches!(locked.open(&meta(2), 16, &THREADS), Err(LogDirError::Foreign { what: "node", .. })));
+    }
+
+    #[test]
+    fn a_new_directory_survives_a_loss_of_power() {
+        for seed in 0..32 {
+            let disk = strandline_disk::FaultyDisk::new();
+            drop(LockedDir::lock(Arc::new(disk.clone()), Path::new("/var/data")).unwrap());
+            assert!(disk.crash(seed).exists(Path::new("/var/data")).unwrap());
+        }
     }
 
     #[test]

@@ -204,7 +204,8 @@ async fn start_with(
 ) -> Result<Node, NodeError> {
     let known = cluster_of(&locked)?.or_else(|| config.cluster_id.clone());
     let (epoch, cluster_id) = if config.roles.broker {
-        register_first(&config, &controller, known).await?
+        let clean = locked.iter().all(LockedDir::was_closed);
+        register_first(&config, &controller, known, clean).await?
     } else {
         (NO_EPOCH, joining::name_cluster(&controller, known).await?)
     };
@@ -258,11 +259,11 @@ async fn start_broker(
     import_topics(broker).await?;
     let updates = broker.controller.subscribe();
     let image = broker.image();
-    block_in_place(|| broker.partitions.open_all(&image, workers));
+    block_in_place(|| broker.partitions.open_all(&image, workers, clock::now_ms()));
     losses::tell_at_start(broker).await;
     let roles = roles(broker, stop);
     let tier_tasks = Arc::clone(&roles.tier_tasks);
-    roles.take(broker.partitions.take_roles(&image));
+    roles.take(broker.partitions.take_roles(&image, clock::now_ms()));
     broker.set_applied(image.index);
     let tasks = &mut running.tasks;
     tasks.spawn(follow_image(roles, image.index, updates, stop.subscribe()));
@@ -369,6 +370,7 @@ async fn start_controller(
         defaults: Defaults {
             min_insync_replicas: usize::try_from(config.log_defaults.min_insync_replicas).unwrap_or(1),
             unclean_leader_election: config.log_defaults.unclean_leader_election_enable,
+            synced: config.log_defaults.flush_messages == 1,
         },
         session_timeout: config.broker_session_timeout,
         leader_balance: config.leader_balance,

@@ -28,10 +28,10 @@ use tokio::sync::Notify;
 
 pub use outcome::{
     Aborted, Acks, AppendRefused, Appended, Durable, Isolation, Origin, PartitionRead, ProducerView, ReadFrom,
-    ReadRefused, TimestampedOffset,
+    ReadRefused, TimestampedOffset, WaitFailed,
 };
 use roles::Role;
-pub use roles::{FetchPosition, ReplicaFetch};
+pub use roles::{FetchPosition, LeaderAt, ReplicaFetch};
 
 use crate::clock;
 use crate::log_dir::LogDirectory;
@@ -331,7 +331,7 @@ impl Partition {
     }
 
     /// After a failed write or sync: nothing of this log is acknowledged any more, and its directory goes offline.
-    fn fail(&self, reason: &str) {
+    pub(crate) fn fail(&self, reason: &str) {
         self.failed.store(true, Ordering::Release);
         self.log.lock().fail();
         self.dir.fail(&format!("{}: {reason}", self.name()));

@@ -24,7 +24,6 @@ use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{TopicId, TopicPartition};
 use strandline_protocol::remote_pointer::PointerState;
 
-use crate::clock;
 use crate::config::NodeConfig;
 use crate::log_dir::{CheckpointedOffsets, LogDirectory};
 use crate::partition::{Partition, ReadFrom};
@@ -181,14 +180,14 @@ impl Partitions {
     }
 
     /// Opens everything that the image gives to this node, with several threads if there are threads.
-    pub fn open_all(&self, image: &MetadataImage, workers: &Workers) {
+    pub fn open_all(&self, image: &MetadataImage, workers: &Workers, now_ms: i64) {
         self.known.store(Arc::new(image.clone()));
         let wanted: Vec<_> = image.partitions.iter().filter(|(tp, p)| self.is_mine(image, **tp, p)).collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let opened = Mutex::new(Vec::with_capacity(wanted.len()));
         let work = || {
             while let Some((tp, p)) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                let hosted = self.open(image, **tp, p);
+                let hosted = self.open(image, **tp, p, now_ms);
                 opened.lock().push((**tp, hosted));
             }
         };
@@ -211,18 +210,18 @@ impl Partitions {
     }
 
     /// Gives every open partition the role that the image says.
-    pub fn take_roles(&self, image: &MetadataImage) -> Vec<RoleChange> {
+    pub fn take_roles(&self, image: &MetadataImage, now_ms: i64) -> Vec<RoleChange> {
         let mut changes = Vec::new();
         for partition in self.all() {
             if let Some(p) = image.partitions.get(&partition.tp) {
-                changes.push(role_change(&partition, p));
+                changes.push(role_change(&partition, p, now_ms));
             }
         }
         changes
     }
 
     /// Follows one step of the image. Returns what changed for partitions here.
-    pub fn apply(&self, update: &ImageUpdate) -> Vec<RoleChange> {
+    pub fn apply(&self, update: &ImageUpdate, now_ms: i64) -> Vec<RoleChange> {
         let image = &*update.image;
         let mut set = Set::clone(&self.set.load());
         let mut changes = Vec::new();
@@ -234,12 +233,12 @@ impl Partitions {
             match (wanted, set.get(&tp)) {
                 (Some(p), Some(Hosted::Open(open))) => {
                     self.follow(image, open, p);
-                    changes.push(role_change(open, p));
+                    changes.push(role_change(open, p, now_ms));
                 }
                 (Some(p), None) => {
-                    let hosted = self.open(image, tp, p);
+                    let hosted = self.open(image, tp, p, now_ms);
                     if let Hosted::Open(partition) = &hosted {
-                        changes.push(role_change(partition, p));
+                        changes.push(role_change(partition, p, now_ms));
                     }
                     set.insert(tp, hosted);
                 }
@@ -249,7 +248,7 @@ impl Partitions {
                             partition.set_ready(false);
                             changes.push(RoleChange { partition: Arc::clone(partition), began: false, leader: -1 });
                         }
-                        self.close_removed(image, tp, &hosted);
+                        self.close_removed(image, tp, &hosted, now_ms);
                     }
                 }
                 (Some(_), Some(Hosted::Broken)) | (None, None) => {}
@@ -272,17 +271,17 @@ impl Partitions {
         }
     }
 
-    fn open(&self, image: &MetadataImage, tp: TopicPartition, p: &PartitionImage) -> Hosted {
+    fn open(&self, image: &MetadataImage, tp: TopicPartition, p: &PartitionImage, now_ms: i64) -> Hosted {
         let Some(topic) = image.topics.get(&tp.topic_id) else {
             return Hosted::Broken;
         };
-        let opened = self.try_open(image, topic, tp, p).or_else(|error| {
+        let opened = self.try_open(image, topic, tp, p, now_ms).or_else(|error| {
             let damage = error.downcast_ref::<OpenError>().is_some_and(|e| !matches!(e, OpenError::Io { .. }));
             if !damage {
                 return Err(error);
             }
             self.losses().count_damaged();
-            self.begin_anew(image, topic, tp, p, error)
+            self.begin_anew(image, topic, tp, p, error, now_ms)
         });
         match opened {
             Ok(partition) => Hosted::Open(Arc::new(partition)),
@@ -304,6 +303,7 @@ impl Partitions {
         tp: TopicPartition,
         p: &PartitionImage,
         damage: Box<dyn std::error::Error>,
+        now_ms: i64,
     ) -> Result<Partition, Box<dyn std::error::Error>> {
         if p.record.isr.is_empty() || p.record.isr.contains(&self.config.node_id) {
             return Err(damage);
@@ -316,7 +316,7 @@ impl Partitions {
         dir.disk.sync_dir(&dir.path)?;
         dir.forget_checkpoints(&TopicPartitionKey { topic: topic.name.to_string(), partition: tp.partition });
         self.rebuilt.lock().push(tp);
-        let opened = self.try_open(image, topic, tp, p)?;
+        let opened = self.try_open(image, topic, tp, p, now_ms)?;
         dir.disk.remove_dir_all(&aside)?;
         Ok(opened)
     }
@@ -327,6 +327,7 @@ impl Partitions {
         topic: &TopicImage,
         tp: TopicPartition,
         p: &PartitionImage,
+        now_ms: i64,
     ) -> Result<Partition, Box<dyn std::error::Error>> {
         let name = format!("{}-{}", topic.name, tp.partition);
         let dir = self.place(&name, image, tp.topic_id)?;
@@ -342,7 +343,7 @@ impl Partitions {
             log_start_offset: if tiered { p.pointer.log_start_offset } else { log_start },
             recovery_point: dir.at_start(&key, |start| &start.recovery_points),
             clean_shutdown: dir.start.was_clean,
-            now_ms: clock::now_ms(),
+            now_ms,
         })?;
         if !tiered {
             // Segments that local retention removed before the checkpoint was written: the start follows them.
@@ -409,7 +410,7 @@ impl Partitions {
 
     /// Takes the directory of a deleted topic, or of a replica that was moved away, out of the way; it is removed after
     /// `file.delete.delay.ms`. Only what the image says is gone: a topic that it does not know is left alone.
-    fn close_removed(&self, image: &MetadataImage, tp: TopicPartition, hosted: &Hosted) {
+    fn close_removed(&self, image: &MetadataImage, tp: TopicPartition, hosted: &Hosted, now_ms: i64) {
         let moved = image.partitions.get(&tp).is_some_and(|p| !p.record.replicas.contains(&self.config.node_id));
         let gone = image.topics.get(&tp.topic_id).filter(|t| t.deleting_since_ms.is_some() || moved);
         let (Some(topic), Hosted::Open(partition)) = (gone, hosted) else { return };
@@ -429,7 +430,7 @@ impl Partitions {
                 topic_id: tp.topic_id,
                 path: to,
                 dir: Arc::clone(dir),
-                at_ms: clock::now_ms().saturating_add(delay_ms),
+                at_ms: now_ms.saturating_add(delay_ms),
             }),
             Err(error) => tracing::error!(directory = %from.display(), %error, "a deleted partition stays on disk"),
         }
@@ -522,8 +523,8 @@ pub struct RoleChange {
     pub leader: i32,
 }
 
-fn role_change(partition: &Arc<Partition>, p: &PartitionImage) -> RoleChange {
-    let began = partition.take_role(&p.record, clock::now_ms());
+fn role_change(partition: &Arc<Partition>, p: &PartitionImage, now_ms: i64) -> RoleChange {
+    let began = partition.take_role(&p.record, now_ms);
     let leader = if partition.leads() { -1 } else { p.record.leader };
     RoleChange { partition: Arc::clone(partition), began, leader }
 }
@@ -537,6 +538,8 @@ fn checkpointed(partition: &Partition) -> Option<CheckpointedOffsets> {
     }
     if let Err(error) = log.persist() {
         tracing::warn!(partition = %partition.name(), %error, "not in the checkpoint");
+        drop(log);
+        partition.fail(&error.to_string());
         return None;
     }
     Some(CheckpointedOffsets {

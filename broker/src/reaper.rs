@@ -10,7 +10,6 @@ use strandline_disk::Disk;
 use strandline_log::DeletedSegments;
 use strandline_log::error::LogError;
 
-use crate::clock;
 use crate::partition::Partition;
 
 struct Waiting {
@@ -28,13 +27,13 @@ pub struct Reaper {
 
 impl Reaper {
     /// Takes over what a log gave up; says what went wrong if it could not.
-    pub fn take(&self, partition: &Partition, deleted: Result<DeletedSegments, LogError>, delay_ms: i64) {
+    pub fn take(&self, partition: &Partition, deleted: Result<DeletedSegments, LogError>, delay_ms: i64, now_ms: i64) {
         match deleted {
             Ok(segments) if segments.count == 0 => {}
             Ok(segments) => {
                 tracing::debug!(partition = %partition.name(), segments = segments.count, bytes = segments.bytes, "local segments freed");
                 self.waiting.lock().push(Waiting {
-                    at_ms: clock::now_ms().saturating_add(delay_ms),
+                    at_ms: now_ms.saturating_add(delay_ms),
                     disk: Arc::clone(&partition.dir.disk),
                     segments,
                     name: partition.name(),

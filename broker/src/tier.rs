@@ -7,6 +7,8 @@ mod deletion;
 pub mod map;
 mod pointers;
 mod read;
+pub mod round;
+pub mod takeover;
 mod tasks;
 
 use std::collections::BTreeMap;

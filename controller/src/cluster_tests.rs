@@ -82,6 +82,7 @@ async fn register(handle: &ControllerHandle, broker_id: i32, incarnation: u128) 
         incarnation: Uuid::from_u128(incarnation),
         endpoints: vec![Endpoint { listener: "P".to_owned(), host: "h".to_owned(), port: 1 }],
         rack: None,
+        clean: true,
     });
     let Ok(Response::RegisterBroker(Ok(epoch))) = handle.request(request).await else { panic!("refused") };
     beat(handle, broker_id, epoch, false).await;

@@ -27,11 +27,13 @@ use crate::request::{Request, Response};
 pub struct Defaults {
     pub min_insync_replicas: usize,
     pub unclean_leader_election: bool,
+    /// Appends are synced before they are acknowledged (`flush.messages=1`).
+    pub synced: bool,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Defaults { min_insync_replicas: 1, unclean_leader_election: false }
+        Defaults { min_insync_replicas: 1, unclean_leader_election: false, synced: true }
     }
 }
 

@@ -35,6 +35,8 @@ pub struct RegisterBroker {
     pub incarnation: Uuid,
     pub endpoints: Vec<Endpoint>,
     pub rack: Option<String>,
+    /// False if its logs were not closed in order: what was not synced may be gone (KIP-966).
+    pub clean: bool,
 }
 
 /// A topic to be made.

@@ -58,6 +58,7 @@ fn registration(incarnation: u128) -> Request {
         incarnation: Uuid::from_u128(incarnation),
         endpoints: vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: "h".to_owned(), port: 9092 }],
         rack: None,
+        clean: true,
     })
 }
 

@@ -60,7 +60,7 @@ macro_rules! layout {
 
 layout! {
     Endpoint { listener, host, port }
-    RegisterBroker { broker_id, cluster_id, incarnation, endpoints, rack }
+    RegisterBroker { broker_id, cluster_id, incarnation, endpoints, rack, clean }
     Heartbeat { broker_id, broker_epoch, applied_index, ready, want_shutdown }
     HeartbeatAnswer { fenced, may_stop }
     NewTopic { name, topic_id, partitions, replication_factor, assignments, configs }

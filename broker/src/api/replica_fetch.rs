@@ -1,7 +1,6 @@
 //! Fetch by followers: the same request as a consumer's, with a replica's id.
 //!
-//! Owns the check that it comes from a registered broker in its present registration (no client can move an in-sync set),
-//! and the answer: records up to the log end, where histories part, where the log begins.
+//! Owns waiting for something to send, and the limits of one answer. Does not own what a partition answers (`replication::answer`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +8,16 @@ use std::time::Duration;
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{BrokerId, TopicId};
 use strandline_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
-use strandline_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchResponse, FetchableTopicResponse, PartitionData,
-};
-use strandline_protocol::rope::{Records, Rope};
+use strandline_protocol::messages::fetch_response::{FetchResponse, FetchableTopicResponse, PartitionData};
+use strandline_protocol::rope::Records;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Call;
 use crate::broker::Broker;
 use crate::clock;
-use crate::partition::{FetchPosition, Partition, ReplicaFetch};
+use crate::partition::Partition;
+use crate::replication::answer::{answer, failed, is_registered};
 use crate::replication::fetcher::is_added;
 use crate::replication::throttle::Side;
 
@@ -34,10 +32,9 @@ pub(super) fn replica(request: &FetchRequest) -> Option<BrokerId> {
 }
 
 pub(super) async fn handle(broker: Arc<Broker>, call: Call, replica: BrokerId, request: FetchRequest) -> FetchResponse {
-    let registered = broker.image().brokers.get(&replica).map(|b| b.broker_epoch);
     let epoch = request.replica_state.replica_epoch;
-    if call.version < EPOCH_SINCE || registered != Some(epoch) {
-        tracing::debug!(peer = %call.context.peer, replica, epoch, ?registered, "a fetch of a replica that is not registered so");
+    if call.version < EPOCH_SINCE || !is_registered(&broker.image(), replica, epoch) {
+        tracing::debug!(peer = %call.context.peer, replica, epoch, "a fetch of a replica that is not registered so");
         let error_code = ErrorCode::StaleBrokerEpoch.code();
         return FetchResponse { error_code, ..Default::default() };
     }
@@ -105,7 +102,11 @@ fn read_all(broker: &Arc<Broker>, replica: BrokerId, request: &FetchRequest) -> 
                     let spent = rate.is_some_and(|rate| broker.throttles.holds_back(Side::Leader, rate));
                     held_back |= spent;
                     let (max_bytes, min_one) = if spent { (0, false) } else { (max_bytes, !given) };
-                    let data = read(broker, &partition, replica, wanted, max_bytes, min_one, now_ms);
+                    let (data, wants_change) = answer(&partition, replica, wanted, max_bytes, min_one, now_ms);
+                    if wants_change {
+                        broker.isr_queue.look_at(&partition);
+                    }
+                    count(broker, &partition, replica, &data);
                     high_watermark |= broker.config.rack_aware_reads
                         && data.error_code == 0
                         && partition.tell_high_watermark(replica, data.high_watermark);
@@ -127,61 +128,9 @@ fn read_all(broker: &Arc<Broker>, replica: BrokerId, request: &FetchRequest) -> 
     Answer { responses, high_watermark, held_back }
 }
 
-fn read(
-    broker: &Broker,
-    partition: &Arc<Partition>,
-    replica: BrokerId,
-    wanted: &FetchPartition,
-    max_bytes: u32,
-    min_one: bool,
-    now_ms: i64,
-) -> PartitionData {
-    let index = wanted.partition;
-    if let Err(code) = partition.check_epoch(wanted.current_leader_epoch) {
-        return failed(index, code, -1);
-    }
-    let position = FetchPosition {
-        offset: wanted.fetch_offset,
-        last_epoch: wanted.last_fetched_epoch,
-        log_start: wanted.log_start_offset,
-    };
-    match partition.replica_fetch(replica, position, max_bytes, min_one, now_ms) {
-        Ok((ReplicaFetch::Records(read), wants_change)) => {
-            if wants_change {
-                broker.isr_queue.look_at(partition);
-            }
-            if !read.records.is_empty() {
-                let moving = is_added(broker, partition, replica);
-                broker.metrics.replicated_out(&partition.topic, read.records.len(), moving);
-            }
-            PartitionData {
-                partition_index: index,
-                high_watermark: read.high_watermark,
-                last_stable_offset: read.last_stable_offset,
-                log_start_offset: read.log_start_offset,
-                preferred_read_replica: -1,
-                records: Some(Records::Parts(read.records)),
-                ..Default::default()
-            }
-        }
-        Ok((ReplicaFetch::Diverging { epoch, end_offset }, _)) => PartitionData {
-            // An end of 0 says "nothing in common" where the leader knows no epoch at all.
-            diverging_epoch: EpochEndOffset { epoch, end_offset: end_offset.max(0), ..Default::default() },
-            ..failed(index, ErrorCode::None, partition.offsets().log_start)
-        },
-        Err(refused) => failed(index, refused.code(), partition.offsets().log_start),
-    }
-}
-
-fn failed(partition_index: i32, code: ErrorCode, log_start_offset: i64) -> PartitionData {
-    PartitionData {
-        partition_index,
-        error_code: code.code(),
-        high_watermark: -1,
-        last_stable_offset: -1,
-        log_start_offset,
-        preferred_read_replica: -1,
-        records: Some(Records::Parts(Rope::default())),
-        ..Default::default()
+fn count(broker: &Broker, partition: &Partition, replica: BrokerId, data: &PartitionData) {
+    let bytes = data.records.as_ref().map_or(0, Records::len);
+    if bytes > 0 {
+        broker.metrics.replicated_out(&partition.topic, bytes, is_added(broker, partition, replica));
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::auto_topics;
 use crate::broker::Broker;
+use crate::clock;
 use crate::environment::block_in_place;
 use crate::partitions::RoleChange;
 use crate::shutdown::stopped;
@@ -78,7 +79,7 @@ pub(super) async fn follow_image(
         if update.image.index <= opened_at {
             continue;
         }
-        let changes = block_in_place(|| broker.partitions.apply(&update));
+        let changes = block_in_place(|| broker.partitions.apply(&update, clock::now_ms()));
         roles.take(changes);
         let gone = update.records.iter().filter_map(|record| match record {
             MetadataRecord::TopicDeleting { topic_id, .. } => {

@@ -22,16 +22,17 @@ use crate::log_dir::Meta;
 use crate::shutdown::stopped;
 
 /// Registers, and learns the cluster's id. A node whose directories are new takes the id that the cluster has; the first
-/// one of all gives it.
+/// one of all gives it. `clean`: the node's logs were closed in order.
 pub(super) async fn register_first(
     config: &NodeConfig,
     controller: &ControllerHandle,
     known: Option<String>,
+    clean: bool,
 ) -> Result<(i64, String), NodeError> {
     let of_image = || controller.image().cluster_id.as_ref().map(ToString::to_string);
     let mut proposed = known.clone().or_else(of_image).unwrap_or_else(|| uuid_to_base64(Uuid::new_v4()));
     loop {
-        match register(config, controller, &proposed).await {
+        match register(config, controller, &proposed, clean).await {
             Ok(epoch) => return Ok((epoch, proposed)),
             Err(NodeError::Refused(refused)) if refused.code == ErrorCode::InconsistentClusterId && known.is_none() => {
                 // Another new node was first.
@@ -52,15 +53,16 @@ pub(super) fn is_transient(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UnknownServerError | ErrorCode::RequestTimedOut | ErrorCode::NotController)
 }
 
-async fn register(config: &NodeConfig, controller: &ControllerHandle, cluster_id: &str) -> Result<i64, NodeError> {
+async fn register(config: &NodeConfig, controller: &ControllerHandle, id: &str, clean: bool) -> Result<i64, NodeError> {
     let endpoints =
         config.advertised.iter().map(|l| Endpoint { listener: l.name.clone(), host: l.host.clone(), port: l.port });
     let request = Request::RegisterBroker(RegisterBroker {
         broker_id: config.node_id,
-        cluster_id: cluster_id.to_owned(),
+        cluster_id: id.to_owned(),
         incarnation: Uuid::new_v4(),
         endpoints: endpoints.collect(),
         rack: config.rack.clone(),
+        clean,
     });
     match controller.request(request).await {
         Ok(Response::RegisterBroker(outcome)) => Ok(outcome?),
@@ -107,7 +109,7 @@ pub(super) fn start_heartbeats(
                 }
                 Ok(Response::Heartbeat(Err(refused))) => {
                     tracing::warn!(%refused, "the controller does not know this registration: registering again");
-                    match register(&broker.config, &broker.controller, &meta.cluster_id).await {
+                    match register(&broker.config, &broker.controller, &meta.cluster_id, true).await {
                         Ok(epoch) => broker.set_epoch(epoch),
                         Err(error) => tracing::warn!(%error, "not registered"),
                     }

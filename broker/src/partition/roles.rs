@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 use strandline_controller::record::PartitionRecord;
 use strandline_controller::request::IsrChange;
 use strandline_log::leader_epochs::EpochEntry;
@@ -32,9 +33,18 @@ pub(super) enum Role {
     },
 }
 
+/// A leader in one of its epochs, as the follower that asked it knew it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderAt {
+    pub leader: BrokerId,
+    pub epoch: i32,
+}
+
 /// Where a follower goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchPosition {
+    /// The leader epoch that this node knows.
+    pub leader_epoch: i32,
     pub offset: i64,
     /// The epoch of the last record here; -1 = none.
     pub last_epoch: i32,
@@ -66,16 +76,21 @@ impl Partition {
                 false
             }
             _ if record.leader == self.me => {
+                // Nothing is appended before the look at the remote log (`tier::takeover`), which everyone who begins takes.
+                self.ready.store(!self.is_tiered(), Ordering::Release);
                 let leadership = Leadership::begin(self.me, record.clone(), log.offsets().log_end, now_ms);
                 *role = Role::Leader(Box::new(leadership));
                 true
             }
             Role::Follower { leader, .. } if record.leader_epoch == known && *leader == record.leader => false,
             _ if record.leader >= 0 => {
+                // A take-over that is under way ends without having been one.
+                self.ready.store(true, Ordering::Release);
                 *role = Role::Follower { leader: record.leader, fetched: false };
                 false
             }
             _ => {
+                self.ready.store(true, Ordering::Release);
                 *role = Role::Idle;
                 false
             }
@@ -200,10 +215,12 @@ impl Partition {
             return Err(ReadRefused::Code(ErrorCode::NotLeaderOrFollower));
         }
         if last_epoch >= 0 {
+            // Kafka's answer where the leader's history begins later, or there is none, as after an unclean election of an empty
+            // replica: the follower begins anew.
             let end = self.end_of_epoch(&log, last_epoch);
-            let parted = end.is_none_or(|(epoch, end)| epoch != last_epoch || end < offset);
+            let (epoch, end_offset) = end.ok_or(ReadRefused::Code(ErrorCode::OffsetOutOfRange))?;
+            let parted = epoch != last_epoch || end_offset < offset;
             if parted {
-                let (epoch, end_offset) = end.unwrap_or((-1, -1));
                 return Ok((ReplicaFetch::Diverging { epoch, end_offset }, false));
             }
         }
@@ -244,8 +261,8 @@ impl Partition {
     }
 
     /// The controller has changed the in-sync set.
-    pub fn isr_changed(&self, record: &PartitionRecord) {
-        self.take_role(record, crate::clock::now_ms());
+    pub fn isr_changed(&self, record: &PartitionRecord, now_ms: i64) {
+        self.take_role(record, now_ms);
     }
 
     /// Nobody answered: the in-sync set may change yet.
@@ -291,21 +308,31 @@ impl Partition {
         log.size_bytes() == 0 && log.offsets().log_end <= copied
     }
 
-    pub fn fetch_position(&self) -> FetchPosition {
+    /// Where to go on; `None` while something of this log is not durable in the topic's mode, as a fetch offset says that all below is.
+    pub fn fetch_position(&self) -> Option<FetchPosition> {
         let log = self.log.lock();
         let offsets = log.offsets();
-        // What is not durable here is not acknowledged, so it is not asked past; it is fetched again after a crash only.
-        FetchPosition {
+        if log.config().flush_messages == 1 && self.durable_end.load(Ordering::Acquire) < offsets.log_end {
+            return None;
+        }
+        Some(FetchPosition {
+            leader_epoch: self.leader_epoch(),
             offset: offsets.log_end,
             last_epoch: log.latest_epoch().unwrap_or(-1),
             log_start: offsets.log_start,
-        }
+        })
+    }
+
+    /// Under the lock of the log, which every change of role takes.
+    fn follows_still(&self, at: LeaderAt) -> bool {
+        let follows = matches!(*self.role.lock(), Role::Follower { leader, .. } if leader == at.leader);
+        follows && self.leader_epoch() == at.epoch
     }
 
     /// Appends what the leader sent, and takes over its high watermark and log start. True if something was appended.
     pub fn append_as_follower(
         &self,
-        leader: BrokerId,
+        at: LeaderAt,
         records: &Bytes,
         high_watermark: i64,
         log_start: i64,
@@ -313,7 +340,7 @@ impl Partition {
         let mut log = self.log.lock();
         {
             let Role::Follower { leader: of, fetched } = &mut *self.role.lock() else { return Ok(false) };
-            if *of != leader {
+            if (*of, self.leader_epoch()) != (at.leader, at.epoch) {
                 return Ok(false);
             }
             *fetched = true;
@@ -343,6 +370,13 @@ impl Partition {
         Ok(appended)
     }
 
+    /// Whether nothing is here yet and the log is to begin above `offset`.
+    pub fn is_empty_above(&self, offset: i64) -> bool {
+        let log = self.log.lock();
+        let offsets = log.offsets();
+        log.size_bytes() == 0 && offsets.local_log_start == offsets.log_end && offset < offsets.log_end
+    }
+
     /// Asks for the sync that the topic's mode wants before the leader is told.
     pub fn sync_appended(self: &Arc<Self>) {
         if self.config().flush_messages == 1 {
@@ -370,9 +404,9 @@ impl Partition {
 
     /// Cuts the log where its history and the leader's part (KIP-320): `epoch` is the largest that the leader knows at or
     /// below ours, and ends there at `end_offset`; -1 = the leader knows none.
-    pub fn truncate_to_leader(&self, leader: BrokerId, epoch: i32, end_offset: i64) -> Result<(), LogError> {
+    pub fn truncate_to_leader(&self, at: LeaderAt, epoch: i32, end_offset: i64) -> Result<(), LogError> {
         let mut log = self.log.lock();
-        if !matches!(*self.role.lock(), Role::Follower { leader: of, .. } if of == leader) {
+        if !self.follows_still(at) {
             return Ok(());
         }
         let offsets = log.offsets();
@@ -393,35 +427,49 @@ impl Partition {
             tracing::warn!(partition = %self.name(), to = target, high_watermark = offsets.high_watermark, "truncates below its high watermark");
         }
         tracing::info!(partition = %self.name(), from = offsets.log_end, to = target, "truncates to the leader's history");
-        log.truncate_to(target)?;
-        self.after_restart(&mut log);
-        Ok(())
+        let truncated = log.truncate_to(target);
+        if truncated.is_ok() {
+            self.after_restart(&mut log);
+        }
+        self.reshaped(log, truncated)
     }
 
     /// Begins the log anew at `offset`, with the history up to it.
     pub fn restart_from_leader(
         &self,
-        leader: BrokerId,
+        at: LeaderAt,
         offset: i64,
         log_start: i64,
         epochs: Vec<EpochEntry>,
         producer_state: &Bytes,
     ) -> Result<(), LogError> {
         let mut log = self.log.lock();
-        if !matches!(*self.role.lock(), Role::Follower { leader: of, .. } if of == leader) {
+        if !self.follows_still(at) {
             return Ok(());
         }
         let aside = self.dir.path.join(format!("{}.{}-stray", self.name(), uuid::Uuid::new_v4().simple()));
         let has_data = log.size_bytes() > 0;
-        log.restart_at(offset, log_start, epochs, producer_state, has_data.then_some(aside.as_path()))?;
-        self.after_restart(&mut log);
-        Ok(())
+        let begun = log.restart_at(offset, log_start, epochs, producer_state, has_data.then_some(aside.as_path()));
+        if begun.is_ok() {
+            self.after_restart(&mut log);
+        }
+        self.reshaped(log, begun)
+    }
+
+    /// A log that the disk has left half reshaped takes its directory offline: what it says of itself is not on the medium.
+    fn reshaped(&self, log: MutexGuard<'_, Log>, outcome: Result<(), LogError>) -> Result<(), LogError> {
+        let failed = log.has_failed();
+        drop(log);
+        if let (true, Err(error)) = (failed, &outcome) {
+            self.fail(&error.to_string());
+        }
+        outcome
     }
 
     /// Drops a damaged log, to be fetched again; its bytes are gone. The controller must not count this replica any more.
-    pub fn drop_damaged(&self, leader: BrokerId) -> Result<(), LogError> {
+    pub fn drop_damaged(&self, at: LeaderAt) -> Result<(), LogError> {
         let mut log = self.log.lock();
-        if !matches!(*self.role.lock(), Role::Follower { leader: of, .. } if of == leader) {
+        if !self.follows_still(at) {
             return Ok(());
         }
         // An earlier try may have moved the files away; the log takes nothing then.
@@ -433,11 +481,19 @@ impl Partition {
         Ok(())
     }
 
-    /// The log begins anew behind the remote one.
-    pub fn adopted(&self) {
+    /// Whether this node leads in this epoch. Under the lock of the log it stays so.
+    pub fn leads_in(&self, epoch: i32) -> bool {
+        self.leads() && self.leader_epoch() == epoch
+    }
+
+    /// The log begins anew behind the remote one, and serves if the leadership of `epoch` lasts.
+    pub fn adopted(&self, epoch: i32) {
         let mut log = self.log.lock();
         self.after_restart(&mut log);
         self.advance(&mut log);
+        if self.leads_in(epoch) {
+            self.set_ready(true);
+        }
     }
 
     /// Mirrors follow a log whose end went back.

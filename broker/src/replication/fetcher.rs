@@ -9,17 +9,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use strandline_client::{CallError, Connection};
-use strandline_log::leader_epochs::EpochEntry;
-use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{BrokerId, TopicId, TopicPartition};
-use strandline_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic, ReplicaState};
-use strandline_protocol::messages::fetch_response::{FetchResponse, PartitionData};
-use strandline_protocol::record_batch::batches;
+use strandline_protocol::messages::fetch_request::{FetchRequest, FetchTopic, ReplicaState};
+use strandline_protocol::messages::fetch_response::FetchResponse;
+use strandline_protocol::rope::Records;
 use tokio::sync::{Notify, watch};
 
+use super::following::{Following, Next, wanted};
 use crate::broker::Broker;
 use crate::partition::Partition;
 use crate::replication::throttle::Side;
@@ -29,16 +27,12 @@ use crate::shutdown::stopped;
 const WAIT_MAX: Duration = Duration::from_millis(500);
 /// Kafka's `replica.fetch.response.max.bytes`.
 const RESPONSE_BYTES_MAX: i32 = 10 << 20;
-/// Kafka's `replica.fetch.max.bytes`, per partition.
-const PARTITION_BYTES_MAX: i32 = 1 << 20;
 /// A fetch is answered within this time behind its wait, or the connection is given up.
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause after a failed fetch, and before a partition that was refused is asked for again.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// After a new partition was given to the fetcher, before a fetch without it is given up.
 const SETTLE: Duration = Duration::from_millis(5);
-/// Reading a sidecar, for a replica that boots from the tier.
-const TAIL_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Partitions that this node follows, by leader.
 #[derive(Default)]
@@ -89,13 +83,6 @@ struct Fetcher {
     connection: Option<Connection>,
 }
 
-/// What becomes of a partition after an answer.
-enum Next {
-    Goes,
-    /// Asked again later.
-    Rests,
-}
-
 impl Fetcher {
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut resting: HashMap<TopicPartition, tokio::time::Instant> = HashMap::new();
@@ -124,16 +111,17 @@ impl Fetcher {
             if partitions.is_empty() {
                 continue;
             }
+            let request = self.request(&partitions);
             let fetched = tokio::select! {
                 () = stopped(&mut stop) => return,
-                fetched = self.fetch_unless_changed(&partitions, &resting) => fetched,
+                fetched = self.fetch_unless_changed(&request, &partitions, &resting) => fetched,
             };
             // A new partition does not wait for the end of a fetch that does not ask for it.
             let Some(fetched) = fetched else { continue };
             match fetched {
                 Ok(response) => {
                     let until = tokio::time::Instant::now() + BACKOFF;
-                    for tp in self.take(response, &partitions).await {
+                    for tp in self.take(response, &request, &partitions).await {
                         resting.insert(tp, until);
                     }
                 }
@@ -146,36 +134,24 @@ impl Fetcher {
         }
     }
 
-    /// Boots from the tier what begins there, and leaves out what a throttle holds back.
+    /// Boots from the tier what begins there, waits for what is not durable yet, and leaves out what a throttle holds back.
     async fn ready_to_fetch(&self, all: Vec<Arc<Partition>>) -> (Vec<Arc<Partition>>, Vec<TopicPartition>) {
         let (mut ready, mut waiting) = (Vec::with_capacity(all.len()), Vec::new());
         for partition in all {
             let rate = self.rate(&partition);
             let held_back = rate.is_some_and(|rate| self.broker.throttles.holds_back(Side::Follower, rate));
-            let waits = !self.is_sound(&partition)
+            let following = self.following();
+            let waits = !following.is_sound(&partition, &self.broker.image(), self.broker.config.node_id)
                 || held_back
-                || (partition.begins_in_tier() && matches!(self.boot_from_tier(&partition).await, Next::Rests));
+                || !following.has_begun(&partition).await
+                || !following.is_durable(&partition).await;
             if waits { waiting.push(partition.tp) } else { ready.push(partition) }
         }
         (ready, waiting)
     }
 
-    /// A damaged log is dropped once the controller does not count it; until then nothing is added to it.
-    fn is_sound(&self, partition: &Arc<Partition>) -> bool {
-        if !partition.is_damaged() {
-            return true;
-        }
-        let (image, me) = (self.broker.image(), self.broker.config.node_id);
-        let counted = image
-            .partitions
-            .get(&partition.tp)
-            .is_none_or(|p| p.record.isr.is_empty() || p.record.isr.contains(&me) || p.record.elr.contains(&me));
-        if counted {
-            return false;
-        }
-        tracing::warn!(partition = %partition.name(), "the damaged log is dropped, and fetched from the leader or the bucket");
-        let dropped = partition.drop_damaged(self.leader);
-        matches!(self.restarted(partition, dropped), Next::Goes)
+    fn following(&self) -> Following<'_> {
+        Following { leader: self.leader, partitions: &self.broker.partitions }
     }
 
     fn rate(&self, partition: &Partition) -> Option<u64> {
@@ -185,11 +161,12 @@ impl Fetcher {
     /// Fetches; `None` = given up, with its connection, because there are partitions that it does not ask for.
     async fn fetch_unless_changed(
         &mut self,
+        request: &FetchRequest,
         partitions: &[Arc<Partition>],
         resting: &HashMap<TopicPartition, tokio::time::Instant>,
     ) -> Option<Result<FetchResponse, CallError>> {
         let (followed, leader) = (Arc::clone(&self.followed), self.leader);
-        let fetch = self.fetch(partitions);
+        let fetch = self.fetch(request);
         tokio::pin!(fetch);
         loop {
             tokio::select! {
@@ -207,14 +184,13 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(&mut self, partitions: &[Arc<Partition>]) -> Result<FetchResponse, CallError> {
+    async fn fetch(&mut self, request: &FetchRequest) -> Result<FetchResponse, CallError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let request = self.request(partitions);
         let version = connection.version::<FetchRequest>(i16::MAX)?;
-        let response = connection.call_version(version, &request, WAIT_MAX + FETCH_DEADLINE).await?;
+        let response = connection.call_version(version, request, WAIT_MAX + FETCH_DEADLINE).await?;
         self.connection = Some(connection);
         Ok(response)
     }
@@ -231,16 +207,7 @@ impl Fetcher {
     fn request(&self, partitions: &[Arc<Partition>]) -> FetchRequest {
         let mut topics: Vec<FetchTopic> = Vec::new();
         for partition in partitions {
-            let position = partition.fetch_position();
-            let wanted = FetchPartition {
-                partition: partition.tp.partition,
-                current_leader_epoch: partition.leader_epoch(),
-                fetch_offset: position.offset,
-                last_fetched_epoch: position.last_epoch,
-                log_start_offset: position.log_start,
-                partition_max_bytes: PARTITION_BYTES_MAX,
-                ..Default::default()
-            };
+            let Some(wanted) = wanted(partition) else { continue };
             match topics.last_mut().filter(|t| t.topic_id == partition.tp.topic_id.0) {
                 Some(topic) => topic.partitions.push(wanted),
                 None => topics.push(FetchTopic {
@@ -267,7 +234,19 @@ impl Fetcher {
     }
 
     /// Takes an answer in. Returns the partitions that have to rest.
-    async fn take(&self, response: FetchResponse, partitions: &[Arc<Partition>]) -> Vec<TopicPartition> {
+    async fn take(
+        &self,
+        response: FetchResponse,
+        request: &FetchRequest,
+        partitions: &[Arc<Partition>],
+    ) -> Vec<TopicPartition> {
+        let wanted = request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.topic_id, p)));
+        let epochs: HashMap<TopicPartition, i32> = wanted
+            .map(|(id, p)| {
+                let tp = TopicPartition { topic_id: TopicId(id), partition: p.partition };
+                (tp, p.current_leader_epoch)
+            })
+            .collect();
         let by_tp: HashMap<TopicPartition, &Arc<Partition>> = partitions.iter().map(|p| (p.tp, p)).collect();
         let mut resting = Vec::new();
         if response.error_code != 0 {
@@ -278,9 +257,11 @@ impl Fetcher {
         for topic in response.responses {
             for data in topic.partitions {
                 let tp = TopicPartition { topic_id: TopicId(topic.topic_id), partition: data.partition_index };
-                let Some(partition) = by_tp.get(&tp) else { continue };
-                match self.take_one(partition, &data, &mut appended).await {
+                let (Some(partition), Some(epoch)) = (by_tp.get(&tp), epochs.get(&tp)) else { continue };
+                self.count(partition, data.records.as_ref().map_or(0, Records::len));
+                match self.following().take(partition, *epoch, &data).await {
                     Next::Goes => {}
+                    Next::Appended => appended.push(Arc::clone(partition)),
                     Next::Rests => resting.push(tp),
                 }
             }
@@ -297,45 +278,6 @@ impl Fetcher {
         resting
     }
 
-    async fn take_one(
-        &self,
-        partition: &Arc<Partition>,
-        data: &PartitionData,
-        appended: &mut Vec<Arc<Partition>>,
-    ) -> Next {
-        let code = ErrorCode::from_code(data.error_code).unwrap_or(ErrorCode::UnknownServerError);
-        match code {
-            ErrorCode::None => {}
-            ErrorCode::OffsetMovedToTieredStorage => return self.boot_from_tier(partition).await,
-            ErrorCode::OffsetOutOfRange => return self.out_of_range(partition, data).await,
-            other => {
-                tracing::debug!(partition = %partition.name(), code = other.name(), "not fetched now");
-                return Next::Rests;
-            }
-        }
-        let diverging = &data.diverging_epoch;
-        if diverging.epoch >= 0 || diverging.end_offset >= 0 {
-            if let Err(error) = partition.truncate_to_leader(self.leader, diverging.epoch, diverging.end_offset) {
-                tracing::error!(partition = %partition.name(), %error, "cannot be truncated");
-                return Next::Rests;
-            }
-            self.broker.partitions.write_checkpoints();
-            return Next::Goes;
-        }
-        let records = data.records.as_ref().and_then(|r| r.to_bytes()).unwrap_or_default();
-        let records = whole_batches(&records);
-        self.count(partition, records.len() as u64);
-        match partition.append_as_follower(self.leader, &records, data.high_watermark, data.log_start_offset) {
-            Ok(true) => appended.push(Arc::clone(partition)),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(partition = %partition.name(), %error, "what the leader sent cannot be appended");
-                return Next::Rests;
-            }
-        }
-        Next::Goes
-    }
-
     fn count(&self, partition: &Partition, bytes: u64) {
         if bytes > 0 {
             let moving = is_added(&self.broker, partition, self.broker.config.node_id);
@@ -345,72 +287,10 @@ impl Fetcher {
             }
         }
     }
-
-    /// The leader's log begins above this one's end, or ends below it without a common epoch: begins anew there.
-    async fn out_of_range(&self, partition: &Arc<Partition>, data: &PartitionData) -> Next {
-        let start = data.log_start_offset;
-        if start < 0 {
-            return Next::Rests;
-        }
-        if partition.is_tiered() {
-            return self.boot_from_tier(partition).await;
-        }
-        tracing::warn!(partition = %partition.name(), start, "the log begins anew at the leader's log start");
-        let begun = partition.restart_from_leader(self.leader, start, start, Vec::new(), &Bytes::new());
-        self.restarted(partition, begun)
-    }
-
-    fn restarted(&self, partition: &Arc<Partition>, begun: Result<(), strandline_log::LogError>) -> Next {
-        match begun {
-            Ok(()) => {
-                self.broker.partitions.write_checkpoints();
-                Next::Goes
-            }
-            Err(error) => {
-                tracing::error!(partition = %partition.name(), %error, "cannot begin anew");
-                Next::Rests
-            }
-        }
-    }
-
-    /// Rule 7 of the remote log protocol: what is in the tier is not copied; the log begins behind it, with the epochs and
-    /// the producers of the last sidecar.
-    async fn boot_from_tier(&self, partition: &Arc<Partition>) -> Next {
-        let Some(remote) = &partition.remote else {
-            tracing::error!(partition = %partition.name(), "the leader's log begins in the tier, but this node has none: set tier.url");
-            return Next::Rests;
-        };
-        let pointer = partition.pointer();
-        let next = pointer.highest_copied_offset + 1;
-        let tail = match remote.tail(TAIL_DEADLINE).await {
-            Ok(tail) => tail,
-            Err(error) => {
-                tracing::warn!(partition = %partition.name(), %error, "cannot boot from the tier yet");
-                return Next::Rests;
-            }
-        };
-        let (epochs, producers) = match tail {
-            Some(tail) if tail.last_offset + 1 == next => {
-                let entry =
-                    |(epoch, start_offset): &(i32, i64)| EpochEntry { epoch: *epoch, start_offset: *start_offset };
-                (tail.leader_epochs.iter().map(entry).collect(), tail.producer_state)
-            }
-            _ => (Vec::new(), Bytes::new()),
-        };
-        tracing::info!(partition = %partition.name(), start = next, "boots from the tier: only what is not copied yet is fetched");
-        let begun = partition.restart_from_leader(self.leader, next, pointer.log_start_offset, epochs, &producers);
-        self.restarted(partition, begun)
-    }
 }
 
 /// Whether a reassignment adds this replica.
 pub fn is_added(broker: &Broker, partition: &Partition, replica: BrokerId) -> bool {
     let image = broker.image();
     image.partitions.get(&partition.tp).is_some_and(|p| p.record.adding.contains(&replica))
-}
-
-/// The part of an answer that is whole batches; the last one may be cut off.
-fn whole_batches(bytes: &Bytes) -> Bytes {
-    let whole: usize = batches(bytes).map_while(Result::ok).map(|(_, batch)| batch.len()).sum();
-    bytes.slice(..whole)
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use strandline_controller::request::{IsrChange, Request, Response};
+use strandline_controller::record::PartitionRecord;
+use strandline_controller::request::{IsrChange, Refused, Request, Response};
 use strandline_protocol::ids::TopicPartition;
 use tokio::sync::{Notify, watch};
 
@@ -69,43 +70,58 @@ pub async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-async fn ask(broker: &Arc<Broker>, partitions: Vec<Arc<Partition>>) {
-    let lag_max_ms = i64::try_from(broker.config.replica_lag_max.as_millis()).unwrap_or(i64::MAX);
-    let now = clock::now_ms();
-    let mut changes: Vec<IsrChange> = Vec::new();
-    let mut asking = Vec::new();
-    for partition in partitions {
-        if let Some(change) = partition.change_isr(now, lag_max_ms) {
-            tracing::info!(partition = %partition.name(), isr = ?change.isr, "the in-sync set is to change");
-            changes.push(change);
-            asking.push(partition);
+/// What the controller is asked for at once.
+pub struct IsrAsk {
+    asking: Vec<Arc<Partition>>,
+    pub changes: Vec<IsrChange>,
+}
+
+impl IsrAsk {
+    /// The changes that these partitions want; none if none does.
+    pub fn of(partitions: Vec<Arc<Partition>>, now_ms: i64, lag_max_ms: i64) -> Option<IsrAsk> {
+        let mut ask = IsrAsk { asking: Vec::new(), changes: Vec::new() };
+        for partition in partitions {
+            if let Some(change) = partition.change_isr(now_ms, lag_max_ms) {
+                tracing::info!(partition = %partition.name(), isr = ?change.isr, "the in-sync set is to change");
+                ask.changes.push(change);
+                ask.asking.push(partition);
+            }
         }
+        (!ask.changes.is_empty()).then_some(ask)
     }
-    if changes.is_empty() {
-        return;
-    }
-    let request = Request::AlterIsr { broker_id: broker.config.node_id, broker_epoch: broker.epoch(), changes };
-    match broker.controller.request(request).await {
-        Ok(Response::AlterIsr(outcomes)) => {
-            for (partition, outcome) in asking.iter().zip(outcomes) {
-                match outcome {
-                    Ok(record) => partition.isr_changed(&record),
-                    Err(refused) => {
-                        tracing::info!(partition = %partition.name(), %refused, "the in-sync set stays as it is");
-                        partition.isr_refused();
-                    }
+
+    /// Takes the controller's answer.
+    pub fn answered(&self, outcomes: Vec<Result<PartitionRecord, Refused>>, now_ms: i64) {
+        for (partition, outcome) in self.asking.iter().zip(outcomes) {
+            match outcome {
+                Ok(record) => partition.isr_changed(&record, now_ms),
+                Err(refused) => {
+                    tracing::info!(partition = %partition.name(), %refused, "the in-sync set stays as it is");
+                    partition.isr_refused();
                 }
             }
         }
-        Ok(_) => asking.iter().for_each(|p| p.isr_unanswered()),
-        Err(error) => {
-            tracing::warn!(%error, "in-sync sets were not changed; asked again");
+    }
+
+    /// Nobody answered: returns the partitions that are to be looked at again.
+    pub fn unanswered(self) -> Vec<Arc<Partition>> {
+        self.asking.iter().for_each(|p| p.isr_unanswered());
+        self.asking
+    }
+}
+
+async fn ask(broker: &Arc<Broker>, partitions: Vec<Arc<Partition>>) {
+    let lag_max_ms = i64::try_from(broker.config.replica_lag_max.as_millis()).unwrap_or(i64::MAX);
+    let Some(ask) = IsrAsk::of(partitions, clock::now_ms(), lag_max_ms) else { return };
+    let (broker_id, broker_epoch) = (broker.config.node_id, broker.epoch());
+    let request = Request::AlterIsr { broker_id, broker_epoch, changes: ask.changes.clone() };
+    match broker.controller.request(request).await {
+        Ok(Response::AlterIsr(outcomes)) => ask.answered(outcomes, clock::now_ms()),
+        other => {
+            tracing::warn!(error = ?other.err(), "in-sync sets were not changed; asked again");
             // What was asked may be written, now or later: until the image says so, the high watermark waits for both sets.
             tokio::time::sleep(RETRY).await;
-            for partition in asking {
-                partition.isr_unanswered();
-                broker.isr_queue.look_at(&partition);
-            }
+            ask.unanswered().iter().for_each(|partition| broker.isr_queue.look_at(partition));
         }
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn register(
         fenced: true,
         stopping: false,
     }));
-    lose(image, defaults, request.broker_id, out);
+    lose(image, defaults, request.broker_id, !request.clean, out);
     Ok(-1)
 }
 
@@ -125,7 +125,7 @@ pub(super) fn fence(
     let broker = check_epoch(image, broker_id, broker_epoch)?;
     if !broker.fenced {
         out.push(MetadataRecord::BrokerFence { broker_id, broker_epoch, fenced: true, stopping: broker.stopping });
-        lose(image, defaults, broker_id, out);
+        lose(image, defaults, broker_id, false, out);
     }
     Ok(())
 }
@@ -153,10 +153,14 @@ pub(super) fn unregister(
     Ok(())
 }
 
-/// Takes a lost broker out of every in-sync set, and its leaderships away.
-fn lose(image: &MetadataImage, defaults: &Defaults, gone: BrokerId, out: &mut Vec<MetadataRecord>) {
-    let touched = |record: &PartitionRecord| record.leader == gone || record.isr.contains(&gone);
+/// Takes a lost broker out of every in-sync set, and its leaderships away. `unclean`: it was not stopped in order, so that it may
+/// lack what was acknowledged without a sync, and is not eligible either.
+fn lose(image: &MetadataImage, defaults: &Defaults, gone: BrokerId, unclean: bool, out: &mut Vec<MetadataRecord>) {
+    let touched = |record: &PartitionRecord| {
+        record.leader == gone || record.isr.contains(&gone) || (unclean && record.elr.contains(&gone))
+    };
     for_each(image, defaults, touched, out, |record, rules| {
+        let rules = Rules { distrusted: (unclean && !rules.synced).then_some(gone), ..rules };
         let mut target = record.clone();
         target.isr.retain(|id| *id != gone);
         settle(record, target, rules, |id| id != gone && may_lead_of(image, record)(id))

@@ -22,6 +22,10 @@ pub const NO_LEADER: BrokerId = -1;
 pub(super) struct Rules {
     pub(super) min_insync_replicas: usize,
     pub(super) unclean: bool,
+    /// Appends are synced before they are acknowledged.
+    pub(super) synced: bool,
+    /// May have lost what it had: it is not eligible, unless nobody else is left.
+    pub(super) distrusted: Option<BrokerId>,
 }
 
 impl Rules {
@@ -33,9 +37,12 @@ impl Rules {
         };
         let min = find("min.insync.replicas").and_then(|v| v.parse().ok());
         let unclean = find("unclean.leader.election.enable").map(|v| v == "true");
+        let synced = find("flush.messages").map(|v| v == "1");
         Rules {
             min_insync_replicas: min.unwrap_or(defaults.min_insync_replicas).max(1),
             unclean: unclean.unwrap_or(defaults.unclean_leader_election),
+            synced: synced.unwrap_or(defaults.synced),
+            distrusted: None,
         }
     }
 }
@@ -70,6 +77,8 @@ pub(super) fn settle(
             left.filter(|id| !target.isr.contains(id) && target.replicas.contains(id)).collect();
         eligible.sort_unstable();
         eligible.dedup();
+        let others = target.isr.iter().chain(&eligible).any(|id| Some(*id) != rules.distrusted);
+        eligible.retain(|id| !others || Some(*id) != rules.distrusted);
         eligible
     } else {
         Vec::new()
@@ -122,7 +131,7 @@ mod tests {
     use strandline_protocol::ids::TopicId;
     use uuid::Uuid;
 
-    const RULES: Rules = Rules { min_insync_replicas: 2, unclean: false };
+    const RULES: Rules = Rules { min_insync_replicas: 2, unclean: false, synced: true, distrusted: None };
 
     fn record(isr: &[BrokerId], elr: &[BrokerId], leader: BrokerId) -> PartitionRecord {
         PartitionRecord {
@@ -169,6 +178,15 @@ mod tests {
         assert_eq!(after(&none, &[], RULES, &[3]).leader, NO_LEADER);
         let unclean = after(&none, &[], Rules { unclean: true, ..RULES }, &[3]);
         assert_eq!((unclean.leader, unclean.isr.as_slice(), unclean.elr.len()), (3, &[3][..], 0));
+    }
+
+    #[test]
+    fn who_may_have_lost_what_it_had_is_not_eligible() {
+        let distrusts = |id| Rules { synced: false, distrusted: Some(id), ..RULES };
+        let two = record(&[], &[1, 2], NO_LEADER);
+        assert_eq!(after(&two, &[], distrusts(2), &[]).elr, [1]);
+        let last = record(&[1], &[], 1);
+        assert_eq!(after(&last, &[], distrusts(1), &[]).elr, [1], "nobody else is left");
     }
 
     #[test]

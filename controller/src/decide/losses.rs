@@ -100,7 +100,7 @@ mod tests {
 
     fn after(mut image: MetadataImage, broker: BrokerId, loss: Loss) -> MetadataImage {
         let mut out = Vec::new();
-        let defaults = Defaults { min_insync_replicas: 2, unclean_leader_election: false };
+        let defaults = Defaults { min_insync_replicas: 2, unclean_leader_election: false, synced: true };
         lost(&image, &defaults, (broker, 7), &[TP], loss, &mut out).unwrap();
         for record in &out {
             image.replay(record, 2);
