@@ -65,6 +65,6 @@ pub fn validate(worker: &Worker, name: &str, body: &Bytes) -> Result<Answer, Fai
     }
     match worker.registry.find(class) {
         Some(kind) => Ok(Answer::ok(validation(&**kind, &settings))),
-        None => Err(Failure::new(500, no_such_class(worker, class))),
+        None => Err(Failure::new(400, no_such_class(worker, class))),
     }
 }
