@@ -245,6 +245,11 @@ impl Delivery {
         self.queue.len()
     }
 
+    /// Whether letters are still to be sent.
+    pub fn has_letters(&self) -> bool {
+        !self.letters.is_empty()
+    }
+
     pub fn is_retrying(&self) -> bool {
         self.retry.is_some()
     }

@@ -91,12 +91,18 @@ async fn answer(rest: &Rest, request: Request) -> Result<Response, Failure> {
         && let Some(leader) = leader(rest, forwarded).await?
     {
         let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
-        return rest.forwarder.forward(&leader, &head.method, path, body).await;
+        let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        return rest.forwarder.forward(&leader, &head.method, path, host, body).await;
     }
     let answer = carry_out(&rest.worker, call, &body).await?;
     let text = answer.body.map(|b| b.to_string());
     let text = text.filter(|_| head.method != Method::HEAD);
-    Ok(response(answer.status, text.as_deref(), answer.location.as_deref()))
+    let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let location = answer.location.map(|path| match host.filter(|_| !forwarded) {
+        Some(host) => format!("http://{host}{path}"),
+        None => path,
+    });
+    Ok(response(answer.status, text.as_deref(), location.as_deref()))
 }
 
 /// Where a change goes; None = it is made here.
@@ -146,7 +152,7 @@ async fn carry_out(worker: &Worker, call: Call, body: &Bytes) -> Result<Answer, 
         Call::Offsets(name) => offsets::get(worker, &name).await,
         Call::AlterOffsets(name) => offsets::alter(worker, &name, body).await,
         Call::ResetOffsets(name) => offsets::reset(worker, &name).await,
-        Call::Plugins => Ok(plugins::list(worker)),
+        Call::Plugins { connectors_only } => Ok(plugins::list(worker, connectors_only)),
         Call::PluginConfig(name) => plugins::config(worker, &name),
         Call::Validate(name) => plugins::validate(worker, &name, body),
         Call::Loggers => Ok(loggers::list(worker)),

@@ -181,6 +181,9 @@ impl Task {
             if let Some(input) = input {
                 self.core.on(input, self.now());
             }
+            if let Some(letters) = self.letters.as_mut().filter(|_| !self.core.has_letters()) {
+                letters.forget();
+            }
         }
     }
 

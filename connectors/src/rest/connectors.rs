@@ -166,7 +166,7 @@ fn check(worker: &Worker, settings: &Settings) -> Result<(), Failure> {
         return Err(Failure::new(400, format!("Connector config {{{}}} contains no connector type", shown.join(", "))));
     }
     let Some(kind) = worker.registry.find(class) else {
-        return Err(Failure::new(500, super::plugins::no_such_class(worker, class)));
+        return Err(Failure::new(400, super::plugins::no_such_class(worker, class)));
     };
     let all = faults(&**kind, settings);
     if all.is_empty() {
@@ -323,10 +323,7 @@ pub async fn stop(worker: &Worker, name: &str) -> Result<Answer, Failure> {
 
 pub async fn restart(worker: &Worker, name: &str, include_tasks: bool, only_failed: bool) -> Result<Answer, Failure> {
     let plain = !include_tasks && !only_failed;
-    look(worker, name, |_| ()).map_err(|failure| match plain {
-        true => failure,
-        false => Failure::new(404, format!("Unknown connector: {name}")),
-    })?;
+    look(worker, name, |_| ()).map_err(|_| Failure::new(404, format!("Unknown connector: {name}")))?;
     let wish = Restart { connector: name.to_owned(), include_tasks, only_failed, task: None };
     let planned = worker.topics.with(|image| status_of(worker, image, name));
     if plain {

@@ -23,7 +23,15 @@ impl Forwarder {
         Ok(Forwarder(client.build()?))
     }
 
-    pub async fn forward(&self, leader: &str, method: &Method, path: &str, body: Bytes) -> Result<Response, Failure> {
+    /// `host` is what the caller called this worker: where something was made is told under that name.
+    pub async fn forward(
+        &self,
+        leader: &str,
+        method: &Method,
+        path: &str,
+        host: &str,
+        body: Bytes,
+    ) -> Result<Response, Failure> {
         let failed = |e: reqwest::Error| {
             let text = format!(
                 "the leader at {leader} was asked, and it is not known whether it did it ({e}); see that \
@@ -35,7 +43,8 @@ impl Forwarder {
         let request = self.0.request(method.clone(), url).header(FORWARDED, "1");
         let answer = request.header("content-type", "application/json").body(body).send().await.map_err(failed)?;
         let status = answer.status().as_u16();
-        let location = answer.headers().get("location").and_then(|l| l.to_str().ok()).map(str::to_owned);
+        let location = answer.headers().get("location").and_then(|l| l.to_str().ok());
+        let location = location.map(|path| format!("http://{host}{path}"));
         if answer.content_length().is_some_and(|n| n > BODY_BYTES_MAX as u64) {
             return Err(Failure::new(
                 500,

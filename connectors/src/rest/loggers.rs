@@ -77,7 +77,7 @@ pub fn get(worker: &Worker, name: &str) -> Result<Answer, Failure> {
 
 /// Log4j's levels; Err = none of them.
 fn known(level: &str) -> Result<String, Failure> {
-    let level = level.to_ascii_uppercase();
+    let upper = level.to_ascii_uppercase();
     let all = ["OFF", "FATAL", "ERROR", "WARN", "INFO", "DEBUG", "TRACE", "ALL"];
     if all.contains(&level.as_str()) {
         Ok(level)

@@ -18,9 +18,20 @@ pub fn no_such_class(worker: &Worker, class: &str) -> String {
     )
 }
 
-pub fn list(worker: &Worker) -> Answer {
-    let all = worker.registry.kinds();
-    Answer::ok(all.map(|kind| json!({ "class": kind.class(), "type": "sink", "version": kind.version() })).collect())
+/// What is no connector, and its kind.
+const OTHERS: [(&str, &str); 3] = [
+    ("org.apache.kafka.connect.converters.ByteArrayConverter", "converter"),
+    ("org.apache.kafka.connect.json.JsonConverter", "converter"),
+    ("org.apache.kafka.connect.storage.StringConverter", "converter"),
+];
+
+pub fn list(worker: &Worker, connectors_only: bool) -> Answer {
+    let one = |class: &str, kind: &str, version: &str| json!({ "class": class, "type": kind, "version": version });
+    let mut all: Vec<Value> = worker.registry.kinds().map(|kind| one(kind.class(), "sink", kind.version())).collect();
+    if !connectors_only {
+        all.extend(OTHERS.iter().map(|(class, kind)| one(class, kind, env!("CARGO_PKG_VERSION"))));
+    }
+    Answer::ok(Value::Array(all))
 }
 
 pub fn config(worker: &Worker, name: &str) -> Result<Answer, Failure> {
@@ -54,6 +65,6 @@ pub fn validate(worker: &Worker, name: &str, body: &Bytes) -> Result<Answer, Fai
     }
     match worker.registry.find(class) {
         Some(kind) => Ok(Answer::ok(validation(&**kind, &settings))),
-        None => Err(Failure::new(500, no_such_class(worker, class))),
+        None => Err(Failure::new(400, no_such_class(worker, class))),
     }
 }

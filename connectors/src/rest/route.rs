@@ -29,7 +29,7 @@ pub enum Call {
     Offsets(String),
     AlterOffsets(String),
     ResetOffsets(String),
-    Plugins,
+    Plugins { connectors_only: bool },
     PluginConfig(String),
     Validate(String),
     Loggers,
@@ -103,7 +103,11 @@ pub fn parse(method: &str, path: &str, query: &str) -> Result<Call, Failure> {
             only(method, &[("GET", list), ("POST", Call::Create)])
         }
         ["connectors", name, rest @ ..] => connector(method, (*name).to_owned(), rest, query),
-        ["connector-plugins"] => only(method, &[("GET", Call::Plugins)]),
+        ["connector-plugins"] => {
+            // Kafka Connect's default is to name connectors alone.
+            let connectors_only = !query_values(query, "connectorsOnly").any(|v| v.eq_ignore_ascii_case("false"));
+            only(method, &[("GET", Call::Plugins { connectors_only })])
+        }
         ["connector-plugins", name, "config"] => only(method, &[("GET", Call::PluginConfig((*name).to_owned()))]),
         ["connector-plugins", name, "config", "validate"] => {
             only(method, &[("PUT", Call::Validate((*name).to_owned()))])

@@ -13,6 +13,8 @@ use strandline_client::{Cluster, Producer, ProducerOptions};
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use strandline_protocol::record_batch::Header;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::delivery::Letter;
 use crate::registry::TaskContext;
@@ -30,33 +32,78 @@ pub struct LetterSettings {
     pub log: bool,
 }
 
+/// One record on its way.
+struct Posted {
+    offset: i64,
+    timestamp: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<Header>,
+}
+
+type Post = (Vec<Posted>, oneshot::Sender<Result<(), String>>);
+
 pub struct DeadLetters {
     settings: LetterSettings,
     connector: String,
     task: u32,
-    cluster: Arc<Cluster>,
     kept: HashMap<TopicPartition, Vec<RecordBatch>>,
+    post: mpsc::Sender<Post>,
+    postman: JoinHandle<()>,
+}
+
+impl Drop for DeadLetters {
+    fn drop(&mut self) {
+        self.postman.abort();
+    }
+}
+
+/// Keeps one producer for all letters; an error costs it.
+async fn post_all(cluster: Arc<Cluster>, topic: String, mut inbox: mpsc::Receiver<Post>) {
+    let mut producer: Option<Producer<'_>> = None;
+    while let Some((records, done)) = inbox.recv().await {
+        let tried = async {
+            let open = match &mut producer {
+                Some(open) => open,
+                none => none.insert(Producer::open(&cluster, &topic, ProducerOptions::default()).await?),
+            };
+            let count = i64::from(open.partition_count().max(1));
+            for r in records {
+                let partition = i32::try_from(r.offset.rem_euclid(count)).unwrap_or(0);
+                open.send(partition, r.timestamp, r.key.as_deref(), r.value.as_deref(), &r.headers).await?;
+            }
+            open.flush().await
+        };
+        let outcome = tried.await;
+        if outcome.is_err() {
+            producer = None;
+        }
+        // The task may be gone.
+        let _ = done.send(outcome.map_err(|e| e.to_string()));
+    }
 }
 
 impl DeadLetters {
     /// Makes the topic if it is not there.
     pub async fn open(settings: LetterSettings, context: &TaskContext, cluster: Arc<Cluster>) -> Result<Self, String> {
         make_topic(&settings, &cluster).await?;
+        let (post, inbox) = mpsc::channel(1);
         Ok(DeadLetters {
-            settings,
             connector: context.connector.clone(),
             task: context.task,
-            cluster,
             kept: HashMap::new(),
+            post,
+            postman: tokio::spawn(post_all(cluster, settings.topic.clone(), inbox)),
+            settings,
         })
     }
 
-    /// Rows that a letter is about which is to be sent next.
+    /// Rows that letters are about which are to be sent.
     pub fn keep(&mut self, partition: &TopicPartition, raw: RecordBatch) {
         self.kept.entry(partition.clone()).or_default().push(raw);
     }
 
-    /// The letters of before will not be sent.
+    /// There are no letters any more that are to be sent.
     pub fn forget(&mut self) {
         self.kept.clear();
     }
@@ -73,32 +120,25 @@ impl DeadLetters {
             let (partition, offsets) = (&letter.partition, &letter.offsets);
             tracing::error!(connector = self.connector, task = self.task, %partition, ?offsets, reason = letter.reason, "put aside");
         }
-        let mut producer = Producer::open(&self.cluster, &self.settings.topic, ProducerOptions::default())
-            .await
-            .map_err(|e| e.to_string())?;
-        let count = producer.partition_count().max(1);
-        let offsets = raw.column(column::OFFSET).as_primitive::<Int64Type>().clone();
-        let timestamps = raw.column(column::TIMESTAMP).as_primitive::<TimestampMillisecondType>().clone();
-        for row in 0..raw.num_rows() {
-            let offset = offsets.value(row);
-            if !letter.offsets.contains(&offset) {
-                continue;
-            }
+        let offsets = raw.column(column::OFFSET).as_primitive::<Int64Type>();
+        let timestamps = raw.column(column::TIMESTAMP).as_primitive::<TimestampMillisecondType>();
+        let posted = (0..raw.num_rows()).filter(|row| letter.offsets.contains(&offsets.value(*row))).map(|row| {
             let mut headers = headers_of(&raw, row);
             if self.settings.context_headers {
-                headers.extend(self.context(letter, offset));
+                headers.extend(self.context(letter, offsets.value(row)));
             }
-            let partition = i32::try_from(offset.rem_euclid(i64::from(count))).unwrap_or(0);
-            let (key, value) = (bytes_of(&raw, column::KEY, row), bytes_of(&raw, column::VALUE, row));
-            let sent =
-                producer.send(partition, timestamps.value(row), key.as_deref(), value.as_deref(), &headers).await;
-            sent.map_err(|e| e.to_string())?;
-        }
-        producer.flush().await.map_err(|e| e.to_string())?;
-        if let Some(kept) = self.kept.get_mut(&letter.partition) {
-            kept.remove(at);
-        }
-        Ok(())
+            Posted {
+                offset: offsets.value(row),
+                timestamp: timestamps.value(row),
+                key: bytes_of(&raw, column::KEY, row),
+                value: bytes_of(&raw, column::VALUE, row),
+                headers,
+            }
+        });
+        let (done, outcome) = oneshot::channel();
+        let gone = || "the task ends".to_owned();
+        self.post.send((posted.collect(), done)).await.map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
     }
 
     fn context(&self, letter: &Letter, offset: i64) -> Vec<Header> {

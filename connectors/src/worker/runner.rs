@@ -345,7 +345,10 @@ impl Runner {
                 (own && wanted).then(|| id.clone())
             };
             let ids: Vec<TaskId> = self.running.iter().filter_map(picked).collect();
-            let restarting = |id: &TaskId| Record::TaskStatus(id.clone(), Some(self.status("RESTARTING", None, None)));
+            let class =
+                self.topics.with(|i| i.connectors.get(&wish.connector)?.settings.get("connector.class").cloned());
+            let restarting =
+                |id: &TaskId| Record::TaskStatus(id.clone(), Some(self.status("RESTARTING", None, class.as_deref())));
             self.write(ids.iter().map(restarting).collect()).await;
             self.stop_tasks(&ids).await;
             let failed = self.told.get(&wish.connector).is_some_and(|(state, _)| state == "FAILED");

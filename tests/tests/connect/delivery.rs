@@ -1,6 +1,7 @@
 //! Records arrive, once while nothing goes wrong, at least once whatever does; offsets are the group's.
 
 use serde_json::json;
+use strandline_tests::broker::strandline_command;
 use strandline_tests::connect::Worker;
 use strandline_tests::{place, tools, wait};
 
@@ -164,4 +165,50 @@ fn topics_that_match_are_read_when_they_come() {
     produce(&broker, "orders-us", 2, "us", 6);
     await_lines(&file, "us", 6);
     assert!(!lines(&file).contains_key("other 0"));
+}
+
+#[test]
+fn what_cannot_be_read_goes_to_the_dead_letter_queue_with_the_reason() {
+    let broker = broker();
+    topic(&broker, "orders", 1);
+    produce(&broker, "orders", 1, "this is no JSON", 3);
+    let worker = Worker::start(&broker.bootstrap(), "g", &[]);
+    let file = place::directory("sink").join("out");
+    let mut config = file_sink("orders", &file, 1);
+    for (key, value) in [
+        ("value.converter", "org.apache.kafka.connect.json.JsonConverter"),
+        ("value.converter.schemas.enable", "false"),
+        ("errors.tolerance", "all"),
+        ("errors.deadletterqueue.topic.name", "bad-orders"),
+        ("errors.deadletterqueue.topic.replication.factor", "1"),
+        ("errors.deadletterqueue.context.headers.enable", "true"),
+    ] {
+        config[key] = json!(value);
+    }
+    let (status, made) = worker.rest.call("PUT", "/connectors/archive/config", Some(&config));
+    assert_eq!(status, 201, "{made}");
+    let letters = wait::until("three letters", ARRIVE, || {
+        let mut connection = broker.connection();
+        (connection.list_offset("bad-orders", 0, -1).ok()? >= 3).then_some(())?;
+        let arguments = ["consume", "-b", &broker.bootstrap(), "bad-orders", "--from-beginning", "-e", "--json"];
+        let printed = strandline_command(&arguments, ARRIVE);
+        Some(String::from_utf8_lossy(&printed).into_owned())
+    });
+    let letters: Vec<serde_json::Value> = letters.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(letters.len(), 3, "{letters:?}");
+    assert_eq!(letters[2]["value"], "this is no JSON 2");
+    let headers = letters[2]["headers"].as_array().unwrap();
+    let header = |name: &str| {
+        let key = format!("__connect.errors.{name}");
+        headers.iter().find(|h| h["key"] == key.as_str()).unwrap_or_else(|| panic!("{key}: {headers:?}"))["value"]
+            .clone()
+    };
+    assert_eq!((header("topic"), header("offset")), (json!("orders"), json!("2")));
+    assert_eq!((header("connector.name"), header("stage")), (json!("archive"), json!("VALUE_CONVERTER")));
+    assert!(header("exception.message").as_str().is_some_and(|m| !m.is_empty()));
+    wait::until("they are committed", ARRIVE, || {
+        let (_, offsets) = worker.rest.get("/connectors/archive/offsets");
+        (offsets["offsets"][0]["offset"]["kafka_offset"] == 3).then_some(())
+    });
+    assert_eq!(lines(&file).len(), 0);
 }

@@ -32,7 +32,7 @@ fn what_is_wrong_is_told_as_kafka_connect_tells_it() {
     refused(rest, "PUT", "/connectors/x/pause", None, 404, "Unknown connector x");
     refused(rest, "PUT", "/connectors/x/stop", None, 404, "Unknown connector x");
     refused(rest, "DELETE", "/connectors/x", None, 404, "Connector x not found");
-    refused(rest, "POST", "/connectors/x/restart", None, 404, "Connector x not found");
+    refused(rest, "POST", "/connectors/x/restart", None, 404, "Unknown connector: x");
     refused(rest, "POST", "/connectors/x/restart?includeTasks=true", None, 404, "Unknown connector: x");
     refused(rest, "POST", "/connectors", Some(named("a", &json!({}))), 400, "contains no connector type");
     let mut other = good.clone();
@@ -49,7 +49,7 @@ fn what_is_wrong_is_told_as_kafka_connect_tells_it() {
     refused(rest, "PATCH", "/connectors/a/offsets", Some(json!({})), 400, "Partitions / offsets need to be provided");
     refused(rest, "DELETE", "/connectors/a/offsets", None, 400, "STOPPED");
     refused(rest, "GET", "/connector-plugins/x/config", None, 404, "Unknown plugin x.");
-    refused(rest, "PUT", "/admin/loggers/root", Some(json!({ "level": "loud" })), 404, "invalid log level 'LOUD'.");
+    refused(rest, "PUT", "/admin/loggers/root", Some(json!({ "level": "loud" })), 404, "invalid log level 'loud'.");
     refused(rest, "PUT", "/admin/loggers/root", Some(json!({})), 400, "'level' parameter was not specified");
 }
 

@@ -56,7 +56,11 @@ fn any_worker_answers_and_changes_go_through_the_leader() {
         let body = json!({ "name": name, "config": file_sink("orders", &file, 1) });
         let answer = worker.rest.answer("POST", "/connectors", Some(&body));
         assert_eq!(answer.status, 201, "{}", answer.body);
-        assert!(answer.head.to_lowercase().contains(&format!("location: /connectors/{name}")), "{}", answer.head);
+        assert!(
+            answer.head.to_lowercase().contains(&format!("location: http://{}/connectors/{name}", worker.rest.0)),
+            "{}",
+            answer.head
+        );
     }
     for worker in [&first, &second] {
         wait::until("both connectors are seen", ARRIVE, || {
