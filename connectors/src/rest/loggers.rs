@@ -79,8 +79,8 @@ pub fn get(worker: &Worker, name: &str) -> Result<Answer, Failure> {
 fn known(level: &str) -> Result<String, Failure> {
     let upper = level.to_ascii_uppercase();
     let all = ["OFF", "FATAL", "ERROR", "WARN", "INFO", "DEBUG", "TRACE", "ALL"];
-    if all.contains(&level.as_str()) {
-        Ok(level)
+    if all.contains(&upper.as_str()) {
+        Ok(upper)
     } else {
         Err(Failure::new(404, format!("invalid log level '{level}'.")))
     }
