@@ -1,5 +1,6 @@
 //! Connectors as people use them: workers as processes, their REST API, what arrives.
 
+mod archive;
 mod delivery;
 mod dev;
 mod rest;
