@@ -3,11 +3,13 @@
 //! Owns arguments, exit codes, what is printed. Errors go to standard error with what to do next; results to standard
 //! output, as JSON where `--json` says so.
 
+mod bootstrap;
 mod cluster;
 mod cluster_moves;
 mod cluster_plan;
 mod cluster_throttle;
-mod connect;
+mod connector;
+mod connector_view;
 mod consume;
 mod demo;
 mod dev;
@@ -19,6 +21,7 @@ mod server;
 mod tier_check;
 mod tier_map;
 mod topic;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -52,6 +55,10 @@ enum Command {
     Cluster(cluster::Args),
     /// The bucket.
     Tier(tier_check::Args),
+    /// A worker that runs connectors, from Kafka Connect's `connect-distributed.properties`.
+    Connect(worker::Args),
+    /// Connectors: makes, shows, changes, pauses, restarts and deletes them.
+    Connector(connector::Args),
 }
 
 /// A command's failure, as it is printed: what went wrong and what to do next.
@@ -90,6 +97,8 @@ fn carry_out(cli: Cli) -> ExitCode {
         Command::Group(args) => group::run(args),
         Command::Cluster(args) => cluster::run(args),
         Command::Tier(args) => tier_check::run(args),
+        Command::Connect(args) => worker::run(args),
+        Command::Connector(args) => connector::run(args),
     };
     let closed = |error: &(dyn std::error::Error + 'static)| {
         error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)

@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use self::following::{Roles, follow_image};
-use self::registration::{register_first, start_heartbeats, until_registered, until_unfenced};
+use self::registration::{is_transient, register_first, start_heartbeats, until_registered, until_unfenced};
 use crate::api::Api;
 use crate::broker::Broker;
 use crate::config::{Listener, NodeConfig};
@@ -57,6 +57,8 @@ const CACHE_DIR: &str = "strandline-tier-cache";
 const CONTROLLER_CONNECTIONS_MAX: usize = 10_000;
 /// Between heartbeats of a broker that is fenced or wants to stop.
 const BEAT_SOON: Duration = Duration::from_millis(20);
+/// Between looks whether the metadata log still works, while a node starts.
+const LOST_LOOK: Duration = Duration::from_secs(1);
 /// A stopping node waits so long for others to take over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 const HAND_OVER_LOOK: Duration = Duration::from_millis(10);
@@ -82,6 +84,8 @@ pub enum NodeError {
     Io { what: &'static str, source: io::Error },
     #[error("the controller refused: {0}")]
     Refused(#[from] Refused),
+    #[error("the metadata log has failed while the node started: {0}")]
+    MetadataLost(String),
     #[error("the log directories belong to different clusters ({0} and {1}); use directories of one cluster")]
     MixedClusters(String, String),
 }
@@ -166,6 +170,38 @@ pub async fn start_in(mut config: NodeConfig, environment: Environment) -> Resul
     let stop = watch::Sender::new(false);
     let control = Control::start(&environment.workers)?;
     let (controller, controller_listeners) = start_controller(&config, &environment, &control, &stop).await?;
+    let lost = metadata_lost(controller.clone());
+    let started = start_with(config, environment, locked, (controller, control), stop, (listeners, addresses, admin));
+    let mut node = tokio::select! {
+        started = started => started?,
+        error = lost => return Err(error),
+    };
+    node.controller_listeners = controller_listeners;
+    Ok(node)
+}
+
+/// What waits for this node's controller would wait for ever.
+async fn metadata_lost(controller: ControllerHandle) -> NodeError {
+    loop {
+        tokio::time::sleep(LOST_LOOK).await;
+        if let Some(reason) = controller.fatal() {
+            return NodeError::MetadataLost(reason);
+        }
+    }
+}
+
+/// The ports of a node, reserved: for clients, with their addresses, and for operators.
+type Ports = (Vec<(Arc<str>, ReservedPort)>, Vec<SocketAddr>, Option<TcpListener>);
+
+/// The start from where the controller runs.
+async fn start_with(
+    config: NodeConfig,
+    environment: Environment,
+    locked: Vec<LockedDir>,
+    (controller, control): (ControllerHandle, Control),
+    stop: watch::Sender<bool>,
+    (listeners, addresses, admin): Ports,
+) -> Result<Node, NodeError> {
     let known = cluster_of(&locked)?.or_else(|| config.cluster_id.clone());
     let (epoch, cluster_id) = if config.roles.broker {
         let clean = locked.iter().all(LockedDir::was_closed);
@@ -203,6 +239,7 @@ pub async fn start_in(mut config: NodeConfig, environment: Environment) -> Resul
         running.listeners = serve(&broker, listeners, &stop)?;
     }
     let admin = admin_address;
+    let controller_listeners = JoinSet::new();
     Ok(Node { broker, addresses, admin, stop, stopping, running, controller_listeners, control: Some(control) })
 }
 
@@ -217,8 +254,9 @@ async fn start_broker(
     workers: &Workers,
     stop: &watch::Sender<bool>,
 ) -> Result<(), NodeError> {
-    import_topics(broker).await?;
+    // An image that lags knows no topics: those on the disk may be the cluster's own, or deleted.
     until_registered(broker).await;
+    import_topics(broker).await?;
     let updates = broker.controller.subscribe();
     let image = broker.image();
     block_in_place(|| broker.partitions.open_all(&image, workers, clock::now_ms()));
@@ -421,7 +459,13 @@ async fn import_topics(broker: &Arc<Broker>) -> Result<(), NodeError> {
     };
     let topics: Vec<NewTopic> = found.into_iter().map(new).collect();
     let names: Vec<String> = topics.iter().map(|t| t.name.clone()).collect();
-    match broker.ask(Request::CreateTopics { topics, validate_only: false }).await? {
+    let answer = loop {
+        match broker.ask(Request::CreateTopics { topics: topics.clone(), validate_only: false }).await {
+            Err(refused) if is_transient(refused.code) => tokio::time::sleep(BEAT_SOON).await,
+            answer => break answer?,
+        }
+    };
+    match answer {
         Response::CreateTopics(outcomes) => {
             for (name, outcome) in names.iter().zip(outcomes) {
                 tell_imported(name, outcome);

@@ -87,6 +87,13 @@ impl Cluster {
         }
     }
 
+    /// A connection of the caller's own to one broker: for requests that the broker may park.
+    pub async fn open_own(&self, node_id: i32) -> Result<Connection, CallError> {
+        let address = self.known.lock().addresses.get(&node_id).cloned();
+        let address = address.ok_or_else(|| CallError::NoBroker(format!("node {node_id}")))?;
+        Connection::open(&self.network, &address, &self.client_id).await
+    }
+
     /// Asks any broker.
     pub async fn ask<R: Request>(&self, request: &R) -> Result<R::Response, CallError> {
         self.any().await?.call(request, self.deadline).await

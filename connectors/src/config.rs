@@ -249,7 +249,7 @@ pub fn validated(key: &Key, order: usize, value: Option<&str>, errors: &[String]
             "width": "MEDIUM",
             "display_name": key.display,
             "dependents": [],
-            "order": order,
+            "order_in_group": order,
         },
         "value": {
             "name": key.name,

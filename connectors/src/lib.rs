@@ -4,6 +4,13 @@
 //! into a sink is [`sink::Sink`]; what is delivered is what a sink says is durable, never what the runtime believes.
 
 pub mod config;
+pub mod connector;
+pub mod convert;
+pub mod delivery;
 pub mod registry;
+pub mod rest;
 pub mod rows;
 pub mod sink;
+pub mod sinks;
+pub mod task;
+pub mod worker;

@@ -278,6 +278,11 @@ impl FaultyDisk {
         self.0.lock().faults.insert(operation, error);
     }
 
+    /// Takes back what [`FaultyDisk::fail_operation`] ordered and has not come.
+    pub fn heal_operations(&self) {
+        self.0.lock().faults.clear();
+    }
+
     /// The next file sync fails and drops its pages; those after it succeed.
     pub fn fail_next_sync(&self) {
         self.0.lock().next_sync_fails = true;

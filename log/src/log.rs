@@ -219,10 +219,6 @@ impl Log {
             log_end: self.log_end,
             recovery_point: self.flushed_end,
         };
-        // A change that the disk has left half done; nothing of such a log is served.
-        if self.failed {
-            return offsets;
-        }
         assert!(offsets.log_start <= offsets.local_log_start, "{offsets:?}");
         assert!(offsets.local_log_start <= offsets.last_stable, "{offsets:?}");
         assert!(offsets.last_stable <= offsets.high_watermark, "{offsets:?}");

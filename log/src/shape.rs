@@ -471,6 +471,12 @@ impl Log {
         self.dirty.clear();
         self.unsynced.clear();
         self.snapshots.clear();
+        // Before anything can fail: whatever the disk does, what is in memory is an empty log, and its offsets agree.
+        self.log_start = log_start;
+        self.log_end = offset;
+        self.high_watermark = offset;
+        self.flushed_end = offset;
+        self.checkpointed = self.checkpointed.min(offset);
         if disk.exists(&dir)? {
             let parent = dir.parent().unwrap_or(Path::new("/"));
             let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -487,11 +493,6 @@ impl Log {
             }
         }
         self.on_disk = false;
-        self.log_start = log_start;
-        self.log_end = offset;
-        self.high_watermark = offset;
-        self.flushed_end = offset;
-        self.checkpointed = self.checkpointed.min(offset);
         self.create_directory()?;
         let mut new_epochs = LeaderEpochs::load(&*disk, &dir)?;
         new_epochs.replace(&*disk, epochs)?;

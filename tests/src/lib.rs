@@ -9,6 +9,7 @@
 pub mod amnesia;
 pub mod broker;
 pub mod clients;
+pub mod connect;
 pub mod hdfs;
 pub mod history;
 pub mod http;

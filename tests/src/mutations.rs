@@ -1,7 +1,7 @@
 //! Seeded bugs: small changes of the product that the simulation must find.
 //!
 //! Owns the files under `tests/mutations`: which text of which file is replaced by what, the number of the bug in the design's
-//! list that it repeats, and the invariant that should catch it. Does not own the run (`bin/mutate.rs`).
+//! list that it repeats, and what should catch it. Does not own the run (`bin/mutate-l1.rs`).
 //! Invariant, checked by a test: every mutation still applies, at exactly one place.
 
 use std::path::{Path, PathBuf};
@@ -57,9 +57,14 @@ impl Mutation {
     }
 }
 
-/// All mutations of the tree, in order of their names.
-pub fn all(root: &Path) -> Result<Vec<Mutation>, BadMutation> {
-    let dir = root.join("tests/mutations");
+/// Those for single cores (L0), relative to the root of the tree.
+pub const L0: &str = "tests/mutations";
+/// Those for whole nodes (L1).
+pub const L1: &str = "tests/mutations/l1";
+
+/// All mutations of a folder, in order of their names.
+pub fn all(root: &Path, folder: &str) -> Result<Vec<Mutation>, BadMutation> {
+    let dir = root.join(folder);
     let bad = |path: &Path, detail: String| BadMutation { path: path.to_owned(), detail };
     let mut paths: Vec<PathBuf> = std::fs::read_dir(&dir)
         .map_err(|e| bad(&dir, e.to_string()))?
@@ -87,9 +92,9 @@ mod tests {
 
     #[test]
     fn every_mutation_applies_to_the_tree() {
-        let all = all(&root()).unwrap();
-        assert!(all.len() >= 20, "{} mutations", all.len());
-        for mutation in &all {
+        let mutations: Vec<Mutation> = [L0, L1].iter().flat_map(|folder| all(&root(), folder).unwrap()).collect();
+        assert!(mutations.len() >= 28, "{} mutations", mutations.len());
+        for mutation in &mutations {
             let text = std::fs::read_to_string(root().join(&mutation.file)).unwrap();
             let changed = mutation.apply(&text).unwrap();
             assert_ne!(changed, text, "{} changes nothing", mutation.name);

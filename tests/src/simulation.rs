@@ -7,7 +7,10 @@
 //! branches of `select!` differ from run to run: tokio seeds them from a counter of runtimes.
 
 pub mod clients;
+pub mod committers;
 pub mod faults;
+pub mod ledger;
+pub mod movers;
 pub mod network;
 pub mod run;
 pub mod seeds;

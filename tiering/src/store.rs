@@ -20,7 +20,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload,
+    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload,
 };
 use thiserror::Error;
 
@@ -54,7 +55,8 @@ impl Default for StoreLimits {
     }
 }
 
-/// A LIST has the deadline of a call that moves so many bytes: it may be long.
+/// A LIST has the deadline of a call that moves so many bytes: it may be long. Each of its pages has the deadline of a small call: a
+/// store that has stopped answering is not waited for as if it were telling a million keys.
 const LIST_BYTES: u64 = 64 << 20;
 
 /// Deletions of one pass under way at once.
@@ -99,6 +101,13 @@ impl StoreError {
 pub struct Listed {
     pub key: String,
     pub size_bytes: u64,
+}
+
+fn silent(deadline: Duration) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "list",
+        source: format!("the next page did not come within {deadline:?}").into(),
+    }
 }
 
 /// A bucket and a prefix in it.
@@ -152,6 +161,30 @@ impl Store {
         })
         .await?;
         self.check_len(key, len).await
+    }
+
+    /// Puts `bytes` under a key that must be free; false = something is there already, perhaps from a try whose answer was lost.
+    /// Never replaces anything (S3: `If-None-Match`; HDFS and directories: a rename or a link that does not overwrite).
+    pub async fn create(&self, key: &str, bytes: Bytes) -> Result<bool, StoreError> {
+        let path = self.path(key);
+        let len = bytes.len() as u64;
+        let created = self
+            .tries("create", key, len, || async {
+                let payload = PutPayload::from_bytes(bytes.clone());
+                let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+                match self.inner.put_opts(&path, payload, options).await {
+                    Ok(_) => Ok(true),
+                    Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                        Ok(false)
+                    }
+                    Err(error) => Err(error),
+                }
+            })
+            .await?;
+        if created {
+            self.check_len(key, len).await?;
+        }
+        Ok(created)
     }
 
     /// HEAD, and compare: what a put left, however it was answered.
@@ -234,7 +267,8 @@ impl Store {
             let mut objects = self.inner.list(Some(&path));
             let mut found = Vec::new();
             while found.len() < limit {
-                match objects.next().await {
+                let next = tokio::time::timeout(self.limits.deadline, objects.next()).await;
+                match next.map_err(|_| silent(self.limits.deadline))? {
                     Some(Ok(meta)) => {
                         let key = meta.location.as_ref().get(skip..).unwrap_or_default();
                         if matches(key) {

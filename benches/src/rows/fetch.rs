@@ -123,7 +123,8 @@ pub fn parked(software: Software, size: Size) -> Measured {
 }
 
 fn open_session(broker: &Broker, partitions: i32) -> (Connection, FetchRequest) {
-    let mut request = wire::fetch_request(TOPIC, 0, 0, 1 << 20, 500);
+    // Opened at once, one after the other; it waits from its second fetch on.
+    let mut request = wire::fetch_request(TOPIC, 0, 0, 1 << 20, 0);
     let all = (0..partitions).map(|partition| FetchPartition {
         partition,
         current_leader_epoch: -1,
@@ -139,6 +140,7 @@ fn open_session(broker: &Broker, partitions: i32) -> (Connection, FetchRequest) 
     assert_eq!(response.error_code, 0, "a session is opened");
     request.session_id = response.session_id;
     request.session_epoch = 1;
+    request.max_wait_ms = 500;
     request.topics.clear();
     (connection, request)
 }

@@ -20,9 +20,9 @@ use strandline_protocol::messages::remove_raft_voter_request::RemoveRaftVoterReq
 use strandline_protocol::messages::unregister_broker_request::UnregisterBrokerRequest;
 
 use super::CommandResult;
+use super::bootstrap::{Connect, block_on, check, table};
 use super::cluster_moves::{self, Options};
 use super::cluster_plan::{self, Placement, Racks};
-use super::connect::{Connect, block_on, check, table};
 
 /// How long a node that was stopped may count as running: longer than the default session timeout.
 const FORGET_MAX: Duration = Duration::from_secs(10);

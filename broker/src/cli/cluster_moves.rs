@@ -17,9 +17,9 @@ use strandline_protocol::messages::elect_leaders_request::ElectLeadersRequest;
 use strandline_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsRequest;
 use tokio::time::Instant;
 
+use super::bootstrap::{check, table};
 use super::cluster_plan::Placement;
 use super::cluster_throttle;
-use super::connect::{check, table};
 
 const TIMEOUT_MS: i32 = 30_000;
 /// Between two looks at what is moving.

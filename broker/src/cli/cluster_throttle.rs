@@ -12,9 +12,9 @@ use strandline_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 
+use super::bootstrap::check;
 use super::cluster_moves::Ongoing;
 use super::cluster_plan::Placement;
-use super::connect::check;
 use crate::replication::throttle::{FOLLOWER_RATE, LEADER_RATE};
 
 const LEADER_REPLICAS: &str = "leader.replication.throttled.replicas";

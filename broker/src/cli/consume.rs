@@ -10,7 +10,7 @@ use strandline_protocol::compression::DecompressLimit;
 use strandline_protocol::record_batch::{Record, records};
 
 use super::CommandResult;
-use super::connect::{Connect, block_on, check};
+use super::bootstrap::{Connect, block_on, check};
 
 /// Decompressed bytes of one batch, at most.
 const BATCH_BYTES_MAX: DecompressLimit = DecompressLimit(512 << 20);

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::logging::{self, LogFormat};
-use super::server::until_stopped;
-use super::{CommandResult, node_runtime};
+use super::server::{stop, until_told};
+use super::{CommandResult, node_runtime, worker};
 use crate::admin_http;
 use crate::config::{NodeConfig, Properties};
 use crate::node::{self, Node, NodeError};
@@ -21,6 +21,12 @@ pub struct Args {
     /// Takes a free port if the port is in use.
     #[arg(long)]
     any_port: bool,
+    /// Port of Kafka Connect's REST API; without this, 8083 if it is free. 0 = a free one.
+    #[arg(long)]
+    connect_port: Option<u16>,
+    /// Runs no connectors.
+    #[arg(long, conflicts_with = "connect_port")]
+    no_connect: bool,
     /// Nodes of the cluster; more than one run as processes of their own, at the ports from --port on.
     #[arg(long, default_value_t = 1)]
     nodes: u16,
@@ -36,8 +42,17 @@ pub fn run(args: Args) -> CommandResult {
     }
     node_runtime()?.block_on(async {
         let node = start(&args.data_dir, args.port, args.any_port, &args.overrides).await?;
-        print_banner(&node, &args.data_dir);
-        until_stopped(node).await?;
+        let listener =
+            if args.no_connect { None } else { worker::dev_listener(args.connect_port, args.any_port).await? };
+        let connect = listener.as_ref().and_then(|l| l.local_addr().ok());
+        print_banner(&node, &args.data_dir, connect);
+        let bootstrap = node.addresses.first().map_or_else(String::new, ToString::to_string);
+        let worker = listener.map(|l| worker::DevWorker::start(l, &bootstrap, &args.data_dir)).transpose()?;
+        let lost = until_told(&node).await?;
+        if let Some(worker) = worker {
+            worker.stop().await;
+        }
+        stop(node, lost).await?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -88,7 +103,7 @@ fn config(data_dir: &Path, port: u16, overrides: &[String]) -> Result<NodeConfig
     Ok(config)
 }
 
-fn print_banner(node: &Node, data_dir: &Path) {
+fn print_banner(node: &Node, data_dir: &Path, connect: Option<std::net::SocketAddr>) {
     let address = node.addresses.first().map_or_else(String::new, ToString::to_string);
     let metrics = node.admin.map_or_else(|| "none".to_owned(), admin_http::url);
     let bucket = node.broker.tier.as_ref().map_or("none", |tier| tier.store.name());
@@ -96,5 +111,11 @@ fn print_banner(node: &Node, data_dir: &Path) {
     println!("  data     {}", data_dir.display());
     println!("  bucket   {bucket}");
     println!("  metrics  {metrics}");
+    match connect {
+        Some(connect) => println!("  connect  http://{connect}"),
+        None => {
+            println!("  connect  none: port 8083 is in use, or --no-connect was given; --connect-port takes another")
+        }
+    }
     println!("  try      echo hello | kcat -b {address} -P -t greetings && kcat -b {address} -C -t greetings -e");
 }

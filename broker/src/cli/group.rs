@@ -16,7 +16,7 @@ use strandline_protocol::messages::offset_commit_request::{
 use strandline_protocol::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestGroup};
 
 use super::CommandResult;
-use super::connect::{Connect, block_on, check, table};
+use super::bootstrap::{Connect, block_on, check, table};
 
 /// OffsetFetch and OffsetCommit by topic name; later versions name topics by id.
 const BY_NAME_VERSION_MAX: i16 = 9;

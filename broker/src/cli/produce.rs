@@ -8,7 +8,7 @@ use strandline_client::{Producer, ProducerOptions};
 use strandline_protocol::compression::Compression;
 
 use super::CommandResult;
-use super::connect::{Connect, block_on};
+use super::bootstrap::{Connect, block_on};
 use crate::clock;
 
 #[derive(Debug, clap::Args)]

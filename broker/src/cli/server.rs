@@ -67,7 +67,7 @@ fn write_pid(config: &Path) -> std::io::Result<()> {
     std::io::Write::write_all(&mut out, format!("{}\n", std::process::id()).as_bytes())
 }
 
-fn read(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
+pub(super) fn read(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     if std::fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
         return Err(
@@ -78,14 +78,26 @@ fn read(path: &Path) -> Result<String, Box<dyn std::error::Error>> {
 }
 
 /// Serves until SIGTERM or SIGINT, then stops in order. A second signal ends the process at once.
-pub(super) async fn until_stopped(node: Node) -> std::io::Result<()> {
+async fn until_stopped(node: Node) -> std::io::Result<()> {
+    let lost = until_told(&node).await?;
+    stop(node, lost).await
+}
+
+/// Waits for SIGTERM, SIGINT, or the loss of all storage: true.
+pub(super) async fn until_told(node: &Node) -> std::io::Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let lost = tokio::select! {
+    Ok(tokio::select! {
         _ = terminate.recv() => false,
         _ = interrupt.recv() => false,
         () = node.storage_lost() => true,
-    };
+    })
+}
+
+/// Stops in order; a signal ends that at once. Err if the node has `lost` its storage.
+pub(super) async fn stop(node: Node, lost: bool) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     tracing::info!("stopping: connections are drained, logs are closed");
     tokio::select! {
         () = node.stop() => tracing::info!("stopped"),

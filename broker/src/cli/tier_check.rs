@@ -9,7 +9,7 @@ use strandline_tiering::{CLOCK_SKEW_MAX_MS, LATENCY_GETS, Metrics, ProbeReport, 
 use uuid::Uuid;
 
 use super::CommandResult;
-use super::connect::{block_on, human_bytes, table};
+use super::bootstrap::{block_on, human_bytes, table};
 use crate::clock;
 use crate::tier::environment_options;
 

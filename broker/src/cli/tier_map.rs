@@ -9,7 +9,7 @@ use strandline_protocol::messages::describe_configs_request::{DescribeConfigsReq
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::connect::{check, human_bytes};
+use super::bootstrap::{check, human_bytes};
 
 /// Width of a strip, in characters.
 const STRIP: usize = 64;

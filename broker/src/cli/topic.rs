@@ -16,7 +16,7 @@ use strandline_protocol::messages::incremental_alter_configs_request::{
 use strandline_protocol::messages::metadata_response::{MetadataResponse, MetadataResponseTopic};
 
 use super::CommandResult;
-use super::connect::{Connect, block_on, check, table};
+use super::bootstrap::{Connect, block_on, check, table};
 use super::tier_map;
 
 /// Kafka's number for topics in config requests.

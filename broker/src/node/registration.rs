@@ -39,13 +39,18 @@ pub(super) async fn register_first(
                 tokio::time::sleep(BEAT_SOON).await;
                 proposed = of_image().unwrap_or(proposed);
             }
-            Err(NodeError::Refused(refused)) if refused.code == ErrorCode::UnknownServerError => {
+            Err(NodeError::Refused(refused)) if is_transient(refused.code) => {
                 tracing::info!(%refused, "not registered yet");
                 tokio::time::sleep(BEAT_SOON).await;
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Nobody decided: the next try may reach the active controller. What was written all the same is replaced by it, or refused as there.
+pub(super) fn is_transient(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::UnknownServerError | ErrorCode::RequestTimedOut | ErrorCode::NotController)
 }
 
 async fn register(config: &NodeConfig, controller: &ControllerHandle, id: &str, clean: bool) -> Result<i64, NodeError> {
@@ -131,4 +136,19 @@ pub(super) async fn until_unfenced(
     unfenced.map_err(|_| Refused::new(ErrorCode::UnknownServerError, "the heartbeats have ended"))?;
     broker.catch_up().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_that_was_not_reached_is_asked_again_and_a_refusal_is_final() {
+        for code in [ErrorCode::UnknownServerError, ErrorCode::RequestTimedOut, ErrorCode::NotController] {
+            assert!(is_transient(code), "{code:?}");
+        }
+        for code in [ErrorCode::InconsistentClusterId, ErrorCode::InvalidRequest, ErrorCode::StaleBrokerEpoch] {
+            assert!(!is_transient(code), "{code:?}");
+        }
+    }
 }

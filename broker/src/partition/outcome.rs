@@ -176,6 +176,21 @@ impl PartitionRead {
             aborted,
         }
     }
+
+    /// What the tier gave. Everything up to `highest_copied` was decided before it was copied, also where this node has not heard of it
+    /// yet: a follower that has just started knows the high watermark of its last checkpoint.
+    pub fn from_tier(
+        records: Rope,
+        offsets: &LogOffsets,
+        highest_copied: Option<i64>,
+        aborted: Option<Vec<Aborted>>,
+    ) -> Self {
+        let decided = highest_copied.map_or(0, |copied| copied + 1);
+        let mut read = PartitionRead::new(records, offsets, aborted);
+        read.high_watermark = read.high_watermark.max(decided);
+        read.last_stable_offset = read.last_stable_offset.max(decided);
+        read
+    }
 }
 
 /// An aborted transaction: its records from `first_offset` on are to be skipped.
@@ -247,5 +262,30 @@ impl From<(i64, ProducerEntry)> for ProducerView {
             coordinator_epoch: entry.coordinator_epoch,
             current_txn_first_offset: entry.current_txn_first_offset,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_from_the_tier_never_ends_in_front_of_what_is_copied() {
+        let offsets = LogOffsets {
+            log_start: 0,
+            local_log_start: 31,
+            last_stable: 31,
+            high_watermark: 31,
+            log_end: 224,
+            recovery_point: 224,
+        };
+        let ends = |copied| {
+            let read = PartitionRead::from_tier(Rope::default(), &offsets, copied, None);
+            (read.high_watermark, read.last_stable_offset)
+        };
+        assert_eq!(ends(Some(192)), (193, 193), "a follower that knows the high watermark of its last checkpoint");
+        assert_eq!(ends(Some(20)), (31, 31));
+        assert_eq!(ends(Some(-1)), (31, 31), "nothing is copied");
+        assert_eq!(ends(None), (31, 31));
     }
 }

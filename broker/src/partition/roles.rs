@@ -119,7 +119,8 @@ impl Partition {
 
     /// Whether consumers may read here: from the leader, and, if they can be sent elsewhere, from who follows it.
     pub(super) fn may_read(&self, from: ReadFrom) -> bool {
-        let follows = || matches!(*self.role.lock(), Role::Follower { .. });
+        // Until its first fetch a follower knows the high watermark of its last checkpoint, however old that is.
+        let follows = || matches!(*self.role.lock(), Role::Follower { fetched: true, .. });
         self.is_ready() && (self.leads() || (from == ReadFrom::AnyReplica && follows()))
     }
 

@@ -48,10 +48,11 @@ impl Broker {
                     };
                     read.aborted.iter().map(named).collect()
                 });
-                Ok(PartitionRead::new(read.parts, &partition.offsets(), aborted))
+                Ok(PartitionRead::from_tier(read.parts, &partition.offsets(), partition.highest_copied(), aborted))
             }
             Err(RemoteReadError::TimedOut(_)) => {
-                Ok(PartitionRead::new(Rope::default(), &partition.offsets(), committed.then(Vec::new)))
+                let (copied, aborted) = (partition.highest_copied(), committed.then(Vec::new));
+                Ok(PartitionRead::from_tier(Rope::default(), &partition.offsets(), copied, aborted))
             }
             Err(RemoteReadError::OffsetOutOfRange { .. }) => Err(ReadRefused::Code(ErrorCode::OffsetOutOfRange)),
             Err(error) => {

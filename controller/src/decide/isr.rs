@@ -111,3 +111,70 @@ pub(super) fn end_reassignment(
     target.elr.retain(|id| target.replicas.contains(id));
     settle(record, target, rules, may_lead)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::BrokerRecord;
+    use strandline_protocol::ids::{TopicId, TopicPartition};
+    use uuid::Uuid;
+
+    const TP: TopicPartition = TopicPartition { topic_id: TopicId(Uuid::from_u128(1)), partition: 0 };
+
+    fn image() -> MetadataImage {
+        let mut records = vec![MetadataRecord::Topic { topic_id: TP.topic_id, name: "t".to_owned() }];
+        records.extend((1..=3).map(|broker_id| {
+            MetadataRecord::Broker(BrokerRecord {
+                broker_id,
+                broker_epoch: 7,
+                incarnation: Uuid::nil(),
+                endpoints: Vec::new(),
+                rack: None,
+                fenced: false,
+                stopping: false,
+            })
+        }));
+        records.push(MetadataRecord::Partition(PartitionRecord {
+            topic_id: TP.topic_id,
+            partition: 0,
+            replicas: vec![1, 2, 3],
+            isr: vec![1, 2],
+            leader: 1,
+            leader_epoch: 4,
+            partition_epoch: 9,
+            adding: Vec::new(),
+            removing: Vec::new(),
+            elr: Vec::new(),
+        }));
+        MetadataImage::from_records(&records, 1)
+    }
+
+    fn ask(image: &mut MetadataImage, isr: &[BrokerId], partition_epoch: i32) -> Result<PartitionRecord, ErrorCode> {
+        let defaults = Defaults { min_insync_replicas: 2, unclean_leader_election: false, synced: true };
+        let change = IsrChange { tp: TP, leader_epoch: 4, partition_epoch, isr: isr.to_vec() };
+        let mut out = Vec::new();
+        let answer = alter(image, &defaults, 1, 7, &[change], &mut out).remove(0);
+        for record in &out {
+            image.replay(record, 2);
+        }
+        answer.map_err(|refused| refused.code)
+    }
+
+    #[test]
+    fn asking_for_the_set_there_is_makes_every_earlier_request_void() {
+        let mut image = image();
+        let record = ask(&mut image, &[1, 2], 9).unwrap();
+        assert_eq!((record.isr.as_slice(), record.leader, record.leader_epoch), (&[1, 2][..], 1, 4));
+        assert_eq!(record.partition_epoch, 10);
+        assert_eq!(image.partitions[&TP].record, record, "it is written, not only answered");
+        assert_eq!(ask(&mut image, &[1, 2, 3], 9), Err(ErrorCode::InvalidUpdateVersion), "the late one of before");
+        assert_eq!(ask(&mut image, &[1, 2, 3], 10).unwrap().isr, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_change_moves_the_partition_epoch_by_one() {
+        let mut image = image();
+        let record = ask(&mut image, &[1, 3], 9).unwrap();
+        assert_eq!((record.isr.as_slice(), record.partition_epoch, record.leader_epoch), (&[1, 3][..], 10, 4));
+    }
+}

@@ -149,9 +149,12 @@ pub(super) fn open(
     if !disk.exists(&path).map_err(failed)? {
         disk.replace_file(&path, MAGIC).map_err(failed)?;
     }
+    let file = disk.open(&path).map_err(failed)?;
+    // What the last process wrote is made durable, or shows that it is not: after a sync that failed memory still holds what the medium has
+    // not got, and frames behind such a hole would be lost with it.
+    file.sync_all().and_then(|()| file.drop_cache()).map_err(failed)?;
     let bytes = disk.read_file(&path, FILE_BYTES_MAX).map_err(failed)?;
     let (records, end) = recover(&path, &bytes)?;
-    let file = disk.open(&path).map_err(failed)?;
     if end < bytes.len() as u64 {
         tracing::warn!(path = %path.display(), from = end, to = bytes.len(), "cutting off a torn write");
         file.truncate(end).map_err(failed)?;
@@ -341,6 +344,27 @@ mod tests {
             let frames = ends.iter().filter(|e| **e <= cut).count() - 1;
             assert_eq!(records.len(), frames * 3, "cut at {cut}");
             assert_eq!(end as usize, ends[frames]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_a_failed_sync_lost_is_not_built_upon_by_the_next_process() {
+        use strandline_disk::FaultyDisk;
+        let dir = Path::new("/controller");
+        let first = FaultyDisk::new();
+        first.create_dir_all_durably(dir).unwrap();
+        let workers = Workers::Tasks(Arc::new(|| std::time::Duration::ZERO));
+        let (writer, _) = open(Arc::new(first.clone()), dir, &workers).unwrap();
+        writer.append_durably(vec![entry(1)]).await.unwrap();
+        first.fail_next_sync();
+        writer.append_durably(vec![entry(2)]).await.unwrap_err();
+        let second = first.kill();
+        let (writer, records) = open(Arc::new(second.clone()), dir, &workers).unwrap();
+        assert_eq!(records, [entry(1)], "the medium has no more");
+        writer.append_durably(vec![entry(3)]).await.unwrap();
+        for seed in 0..20 {
+            let (_, records) = open(Arc::new(second.clone().crash(seed)), dir, &workers).unwrap();
+            assert_eq!(records, [entry(1), entry(3)], "seed {seed}");
         }
     }
 

@@ -379,6 +379,30 @@ fn a_restarted_log_continues_from_the_tier() {
 }
 
 #[test]
+fn a_restart_that_the_disk_breaks_off_leaves_offsets_that_agree_and_a_log_that_takes_nothing() {
+    let mut broken_off = 0;
+    for at in 0.. {
+        let disk = new_disk();
+        let mut log = open(&disk, config(500), Opening::default()).unwrap();
+        for number in 0..10 {
+            append(&mut log, &produced(7, 0, number, 1, false));
+        }
+        log.advance_high_watermark(6);
+        disk.fail_operation(disk.operations() + at, strandline_disk::InjectedError::Io);
+        let aside = Path::new("/data/t-0.aside");
+        let restarted = log.restart_at(100, 1, Vec::new(), &[], Some(aside));
+        let offsets = log.offsets();
+        assert_eq!((offsets.local_log_start, offsets.high_watermark, offsets.log_end), (100, 100, 100), "at {at}");
+        assert_eq!(log.has_failed(), restarted.is_err(), "at {at}");
+        if restarted.is_ok() {
+            break;
+        }
+        broken_off += 1;
+    }
+    assert!(broken_off > 3, "{broken_off}");
+}
+
+#[test]
 fn another_topics_directory_is_not_opened() {
     let disk = new_disk();
     let mut log = open(&disk, config(500), Opening::default()).unwrap();

@@ -59,7 +59,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
 
 fn run(wanted: &Wanted) -> Result<bool, String> {
     let root = std::env::current_dir().map_err(|e| e.to_string())?;
-    let all = mutations::all(&root).map_err(|bad| format!("{}: {}", bad.path.display(), bad.detail))?;
+    let all = mutations::all(&root, mutations::L0).map_err(|bad| format!("{}: {}", bad.path.display(), bad.detail))?;
     let tree = prepare(&root, &wanted.scratch)?;
     build(&tree)?;
     let sound: BTreeSet<u64> = seeds(&tree, wanted.from, wanted.seeds, u64::MAX)?.into_keys().collect();

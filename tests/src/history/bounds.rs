@@ -26,18 +26,21 @@ struct Told {
     completed: i64,
     completed_ms: u64,
     offset: i64,
+    /// By a fetch's answer.
+    fetched: bool,
 }
 
 impl Told {
-    /// Whether this must be known to whoever answers what was asked at a line and time.
-    fn known_to(&self, asked: (i64, u64), rules: &Rules) -> bool {
-        known((self.completed, self.completed_ms), asked, rules)
+    /// Whether this must be known to who told `later`.
+    fn known_to(&self, later: &Told, rules: &Rules) -> bool {
+        let stale_ms = if later.fetched { rules.stale_ms.max(rules.fetch_stale_ms) } else { rules.stale_ms };
+        known((self.completed, self.completed_ms), (later.invoked, later.invoked_ms), stale_ms)
     }
 }
 
 /// Whether what was complete at a line and time must be known to whoever answers what was asked at a line and time.
-fn known(completed: (i64, u64), asked: (i64, u64), rules: &Rules) -> bool {
-    completed.0 < asked.0 && (rules.stale_ms == 0 || completed.1 + rules.stale_ms <= asked.1)
+fn known(completed: (i64, u64), asked: (i64, u64), stale_ms: u64) -> bool {
+    completed.0 < asked.0 && (stale_ms == 0 || completed.1 + stale_ms <= asked.1)
 }
 
 /// What a history was told of the logs' ends.
@@ -51,7 +54,8 @@ impl Ends {
             let mut tell = |key: &Key, end, offset: i64| {
                 let (invoked, completed) = (operation.invoked, operation.completed);
                 let (invoked_ms, completed_ms) = (operation.invoked_ms, operation.completed_ms);
-                let told = Told { invoked, invoked_ms, completed, completed_ms, offset };
+                let fetched = !matches!(operation.action, Action::ListOffsets { .. });
+                let told = Told { invoked, invoked_ms, completed, completed_ms, offset, fetched };
                 ends.0.entry((key.clone(), end)).or_default().push(told);
             };
             for slice in reads(operation).filter(|_| rules.fetch_ends) {
@@ -117,7 +121,7 @@ fn regressions(kind: Kind, key: &Key, told: &[Told], rules: &Rules, report: &mut
         greatest.push(if before.offset > one.offset { before } else { *one });
     }
     for one in told {
-        let earlier = told.partition_point(|other| other.known_to((one.invoked, one.invoked_ms), rules));
+        let earlier = told.partition_point(|other| other.known_to(one, rules));
         let Some(before) = earlier.checked_sub(1).map(|n| greatest[n]) else { continue };
         if before.offset > one.offset {
             report.add(kind, Some(key), || {
@@ -208,11 +212,11 @@ fn answers(versions: &Versions<'_>, ends: &Ends, rules: &Rules, report: &mut Rep
         let asked = (operation.invoked, operation.invoked_ms);
         let missed = match query {
             // Every record that was there must lie in front of the end.
-            Query::Latest => records.range(*answer..).find(|(_, record)| known(record.1, asked, rules)),
+            Query::Latest => records.range(*answer..).find(|(_, record)| known(record.1, asked, rules.stale_ms)),
             Query::Timestamp(time) => {
                 let end = if *answer < 0 { i64::MAX } else { *answer };
                 let fits = |record: &(Option<i64>, (i64, u64))| {
-                    known(record.1, asked, rules) && record.0.is_some_and(|t| t >= *time)
+                    known(record.1, asked, rules.stale_ms) && record.0.is_some_and(|t| t >= *time)
                 };
                 records.range(ends.log_start(key).min(end)..end).find(|(_, record)| fits(record))
             }

@@ -20,6 +20,9 @@ pub struct Rules {
     /// How long a leader that was cut off may go on answering from what it has, ms: ends and ListOffsets are held against what was
     /// known so long before the question. 0 = they are linearizable, as with one node.
     pub stale_ms: u64,
+    /// The same of the ends that fetch answers tell, if it is longer: a new leader's high watermark begins at that of its checkpoint, and
+    /// stays there while too few replicas are in sync, ms.
+    pub fetch_stale_ms: u64,
     /// Edges between the writers of adjacent values count as dependencies, so that G1c is no fault of its own.
     pub write_order_edges: bool,
 }
@@ -33,6 +36,7 @@ impl Default for Rules {
             fetch_ends: true,
             group_positions: true,
             stale_ms: 0,
+            fetch_stale_ms: 0,
             write_order_edges: false,
         }
     }

@@ -1,4 +1,5 @@
-//! The clients of a simulation: idempotent producers, readers from the beginning, one that asks for offsets, one that commits.
+//! The clients of a simulation: idempotent producers, readers from the beginning, one that asks for offsets. Those that commit are in
+//! `committers`.
 //!
 //! Owns what a client believes and tells the history. They run on the clients' host; every call has a deadline.
 //! Invariants: a batch is sent again under its own sequence numbers only, and one whose outcome stays unknown is told as `info`; a
@@ -13,11 +14,13 @@ use strandline_client::network::Network;
 use strandline_client::{CallError, Cluster};
 use strandline_protocol::compression::Compression;
 use strandline_protocol::messages::Request;
+use strandline_protocol::messages::fetch_response::PartitionData;
 use strandline_protocol::messages::init_producer_id_request::InitProducerIdRequest;
 use strandline_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
-use strandline_protocol::record_batch::RecordBatchBuilder;
+use strandline_protocol::record_batch::{RecordBatchBuilder, batches};
 use tokio::time::{Instant, sleep};
 
+use super::committers::Groups;
 use crate::history::op::{Action, Key, Micro, Query, Sent, Slice, Stage};
 use crate::history::payload::{NUMBER_BITS, slice_of, text};
 use crate::history::recorder::Recorder;
@@ -52,6 +55,7 @@ pub struct Shared {
     pub partitions: i32,
     pub bootstrap: String,
     pub network: Network,
+    pub groups: Groups,
     stop: AtomicBool,
     /// Of each partition: batches, and the offset behind the last acknowledged record.
     acknowledged: Vec<(AtomicU64, AtomicI64)>,
@@ -66,6 +70,7 @@ impl Shared {
             partitions,
             bootstrap,
             network,
+            groups: Groups::default(),
             stop: AtomicBool::new(false),
             acknowledged: (0..partitions).map(|_| Default::default()).collect(),
         })
@@ -75,7 +80,7 @@ impl Shared {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    fn stopping(&self) -> bool {
+    pub(super) fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
@@ -89,7 +94,7 @@ impl Shared {
         self.acknowledged.iter().map(|(_, end)| end.load(Ordering::Relaxed)).collect()
     }
 
-    fn tell(&self, process: u32, stage: Stage, action: Action) {
+    pub(super) fn tell(&self, process: u32, stage: Stage, action: Action) {
         self.recorder.tell(Instant::now().into_std(), process, stage, action);
     }
 }
@@ -99,12 +104,25 @@ pub struct Client {
     shared: Arc<Shared>,
     cluster: Cluster,
     leaders: BTreeMap<i32, i32>,
+    /// Fetch sessions, if it uses them: one for each partition.
+    sessions: Option<BTreeMap<i32, Session>>,
+}
+
+/// An open fetch session.
+#[derive(Debug, Clone, Copy)]
+struct Session {
+    node: i32,
+    id: i32,
+    /// Of the next request.
+    epoch: i32,
+    /// Where the broker was last told to go on.
+    offset: i64,
 }
 
 impl Client {
     pub fn new(shared: &Arc<Shared>) -> Self {
         let cluster = Cluster::over(shared.network.clone(), &shared.bootstrap, "simulation", ANSWER);
-        Client { shared: Arc::clone(shared), cluster, leaders: BTreeMap::new() }
+        Client { shared: Arc::clone(shared), cluster, leaders: BTreeMap::new(), sessions: None }
     }
 
     async fn ask_leader<R: Request>(
@@ -131,17 +149,40 @@ impl Client {
     }
 
     async fn fetch(&mut self, partition: i32, from: i64) -> Result<(Slice, i64), String> {
-        let request = fetch_request(&self.shared.topic, partition, from, FETCH_BYTES, FETCH_WAIT_MS);
+        let mut request = fetch_request(&self.shared.topic, partition, from, FETCH_BYTES, FETCH_WAIT_MS);
+        // A session that does not come to its end here is given up.
+        let session = self.sessions.as_mut().and_then(|sessions| sessions.remove(&partition));
+        let session = session.filter(|session| self.leaders.get(&partition) == Some(&session.node));
+        if self.sessions.is_some() {
+            (request.session_id, request.session_epoch) = session.map_or((0, 0), |session| (session.id, session.epoch));
+        }
+        if session.is_some_and(|session| session.offset == from) {
+            request.topics.clear();
+        }
         let mut response = self.ask_leader(partition, FETCH, &request).await?;
-        if response.error_code != 0 || response.responses.is_empty() {
+        let silent = response.responses.is_empty();
+        if response.error_code != 0 || (silent && session.is_none()) {
             return Err(format!("Fetch: error {}", response.error_code));
         }
-        let data = response.responses.swap_remove(0).partitions.swap_remove(0);
-        if data.error_code != 0 {
-            self.leaders.remove(&partition);
-            return Err(format!("Fetch of {partition} at {from}: error {}", data.error_code));
+        let answer = if silent {
+            // Nothing new in the session's only partition.
+            (Slice::new(Key::new(&self.shared.topic, partition), Vec::new()), from)
+        } else {
+            let data = response.responses.swap_remove(0).partitions.swap_remove(0);
+            if data.error_code != 0 {
+                self.leaders.remove(&partition);
+                return Err(format!("Fetch of {partition} at {from}: error {}", data.error_code));
+            }
+            check_begin(from, &data);
+            slice_of(Key::new(&self.shared.topic, partition), from, data)?
+        };
+        if let (Some(sessions), Some(node)) = (&mut self.sessions, self.leaders.get(&partition))
+            && response.session_id != 0
+        {
+            let epoch = session.map_or(1, |session| session.epoch + 1);
+            sessions.insert(partition, Session { node: *node, id: response.session_id, epoch, offset: from });
         }
-        slice_of(Key::new(&self.shared.topic, partition), from, data)
+        Ok(answer)
     }
 
     /// One question for an offset.
@@ -208,6 +249,20 @@ pub async fn produce(shared: Arc<Shared>, partition: i32, mut random: Random, pa
             }
             sleep(pause).await;
         }
+    }
+}
+
+/// A fetch's answer begins with the batch that holds the offset asked for. A client passes over what comes before it, and would hide a
+/// broker that reads from somewhere else; so this ends the run.
+fn check_begin(from: i64, data: &PartitionData) {
+    let bytes = data.records.as_ref().and_then(|records| records.to_bytes()).unwrap_or_default();
+    if let Some(Ok((header, _))) = batches(&bytes).next() {
+        let end = header.next_offset();
+        assert!(
+            end > from,
+            "a fetch of partition {} from {from} begins with a batch up to {end}",
+            data.partition_index
+        );
     }
 }
 
@@ -284,6 +339,13 @@ impl Reader {
         Reader { client: Client::new(shared), process, positions: vec![0; keys.len()] }
     }
 
+    /// Reads in fetch sessions (KIP-227).
+    #[must_use]
+    pub fn in_sessions(mut self) -> Self {
+        self.client.sessions = Some(BTreeMap::new());
+        self
+    }
+
     /// Reads one partition once.
     pub async fn poll(&mut self, partition: i32) {
         let place = usize::try_from(partition).expect("a partition");
@@ -318,6 +380,9 @@ impl Reader {
 pub async fn read(shared: Arc<Shared>, mut random: Random, polls: u64) {
     while !shared.stopping() {
         let mut reader = Reader::new(&shared);
+        if random.below(2) == 0 {
+            reader = reader.in_sessions();
+        }
         for _ in 0..polls + random.below(polls) {
             for partition in 0..shared.partitions {
                 if shared.stopping() {

@@ -6,10 +6,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use strandline_disk::InjectedError;
+
 use super::network::{CLIENTS, HostId};
-use super::world::{NODES, World};
+use super::world::{DISK_FAILED, NODES, STOPPED, World};
 use crate::random::Random;
 
+/// How much a wall clock is wrong, at most, ms.
+const SKEW_MAX_MS: u64 = 90_000;
 /// How long a fault lasts, or a node is down, ms.
 const LASTS_MS: (u64, u64) = (50, 6_000);
 
@@ -44,13 +48,17 @@ pub enum Fault {
     Store(HostId, u64),
     /// No call of any node to the store succeeds.
     NoStore,
+    /// So many changes of the disk later one of them fails, with an I/O error, or as a sync that loses what it was to keep (`true`).
+    DiskError(HostId, u64, bool),
+    /// A node's wall clock differs by so much from the others', ms.
+    Clock(HostId, i64),
 }
 
 impl Fault {
     fn draw(random: &mut Random) -> Fault {
         let node = HostId::try_from(1 + random.below(u64::from(NODES))).expect("a small id");
         let other = HostId::try_from(1 + (u64::from(node) + random.below(2)) % 3).expect("a small id");
-        match random.below(20) {
+        match random.below(23) {
             0..=2 => Fault::Kill(node),
             3 | 4 => Fault::PowerLoss(node),
             5 | 6 => Fault::PowerLossInWrite(node, random.below(40)),
@@ -66,7 +74,9 @@ impl Fault {
             16 => Fault::Slow(node, 20 + random.below(400)),
             17 => Fault::BreakConnections,
             18 => Fault::Store(node, 10 + random.below(60)),
-            _ => Fault::NoStore,
+            19 => Fault::NoStore,
+            20 | 21 => Fault::DiskError(node, random.below(60), random.below(2) == 0),
+            _ => Fault::Clock(node, random.below(2 * SKEW_MAX_MS).cast_signed() - SKEW_MAX_MS.cast_signed()),
         }
     }
 
@@ -89,6 +99,8 @@ impl Fault {
             Fault::BreakConnections => "broken connections",
             Fault::Store(..) => "store faults",
             Fault::NoStore => "no store",
+            Fault::DiskError(..) => "disk error",
+            Fault::Clock(..) => "clock",
         }
     }
 }
@@ -140,6 +152,13 @@ impl Faults {
                 let disk = &world.host(id).disk;
                 disk.crash_at(disk.operations() + after);
             }
+            Fault::DiskError(id, after, loses) => {
+                let host = world.host(id);
+                let error = if loses { InjectedError::SyncLosesPages } else { InjectedError::Io };
+                host.disk.fail_operation(host.disk.operations() + after, error);
+                host.disk_fails = true;
+            }
+            Fault::Clock(id, ms) => world.host(id).skew_ms = ms,
             Fault::KillAll => {
                 all.filter(|id| world.host(*id).runs()).collect::<Vec<_>>().into_iter().for_each(|id| world.kill(id))
             }
@@ -164,7 +183,8 @@ impl Faults {
         }
         for id in 1..=NODES {
             if let Some(why) = world.host(id).ended() {
-                if why != "stopped in order" && !world.host(id).disk.crashed() {
+                let expected = [STOPPED, DISK_FAILED].contains(&why.as_str());
+                if !expected && !world.host(id).disk.crashed() && !world.host(id).disk_fails {
                     return Err(format!("node {id} does not start at {now} ms: {why}"));
                 }
                 world.kill(id);
@@ -188,13 +208,17 @@ impl Faults {
         Ok(())
     }
 
-    /// Ends all faults; nodes that are down start with the next tick.
+    /// Ends all faults; nodes that are down start with the next tick, and those whose disk went wrong anew: what such a node could not open
+    /// it does not serve until then.
     pub fn heal(&mut self, world: &mut World) {
         tracing::info!(at = world.now_ms, "heals");
+        let failing = (1..=NODES).filter(|id| world.host(*id).disk_fails && world.host(*id).runs()).collect::<Vec<_>>();
+        failing.into_iter().for_each(|id| world.kill(id));
         self.lasting.clear();
         self.starts = (1..=NODES).map(|id| (id, world.now_ms)).collect();
         for host in &mut world.hosts {
-            host.paused_until_ms = 0;
+            (host.paused_until_ms, host.skew_ms) = (0, 0);
+            host.disk.heal_operations();
             if host.runs() {
                 host.disk.crash_at(u64::MAX);
             }

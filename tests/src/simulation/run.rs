@@ -15,9 +15,10 @@ use strandline_client::Cluster;
 use strandline_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 
 use super::clients::{self, Client, Reader, Shared};
+use super::committers::{self, Committer};
 use super::faults::{Fault, Faults};
-use super::system;
 use super::world::{NODES, Shape, World};
+use super::{movers, system};
 use crate::history::check::check;
 use crate::history::op::{Op, Query, to_lines};
 use crate::history::rules::Rules;
@@ -25,10 +26,14 @@ use crate::random::Random;
 
 const TOPIC: &str = "t";
 const PARTITIONS: i32 = 3;
+/// Clients that commit offsets.
+const COMMITTERS: usize = 2;
 /// A new cluster serves within this time, ms.
 const FORM_MS: u64 = 30_000;
 /// The phase of faults, ms.
 const SAFETY_MS: (u64, u64) = (6_000, 16_000);
+/// One run of so many moves replicas.
+const MOVES_ONE_IN: u64 = 3;
 /// Between two faults, ms.
 const FAULT_EVERY_MS: (u64, u64) = (100, 2_500);
 /// A healed cluster has all replicas in sync, takes writes everywhere and has caught up with its uploads within this time, ms.
@@ -36,7 +41,9 @@ const CONVERGE_MS: u64 = 60_000;
 /// A last reader reads everything within this time, ms.
 const READ_MS: u64 = 60_000;
 /// A leader that was cut off may answer from what it has for so long, ms.
-const STALE_MS: u64 = 20_000;
+const STALE_MS: u64 = 8_000;
+/// As `fetch_stale_ms` of the rules: longer than the faults of a run.
+const FETCH_STALE_MS: u64 = 20_000;
 
 /// What a seed decides.
 #[derive(Debug, Clone)]
@@ -44,6 +51,8 @@ pub struct Plan {
     pub seed: u64,
     pub shape: Shape,
     pub safety_ms: u64,
+    /// Replicas are moved meanwhile.
+    pub moves: bool,
     /// Struck in this order instead of drawn ones, this often.
     pub only: Option<(Fault, u64)>,
 }
@@ -54,7 +63,8 @@ impl Plan {
         let mut random = Random::new(seed ^ 0x5eed);
         let tiered = random.below(4) > 0;
         let safety_ms = SAFETY_MS.0 + random.below(SAFETY_MS.1 - SAFETY_MS.0);
-        Plan { seed, shape: Shape { tiered }, safety_ms, only: None }
+        let moves = random.below(MOVES_ONE_IN) == 0;
+        Plan { seed, shape: Shape { tiered }, safety_ms, moves, only: None }
     }
 
     /// The power of all nodes fails, again and again.
@@ -139,7 +149,9 @@ struct Run {
     shared: Arc<Shared>,
     random: Random,
     scratch: PathBuf,
-    producers: Vec<tokio::task::JoinHandle<()>>,
+    /// Clients that are waited for when the run stops.
+    writers: Vec<tokio::task::JoinHandle<()>>,
+    mover: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Run {
@@ -153,7 +165,16 @@ impl Run {
             let _clock = world.clients.enter();
             Shared::new(TOPIC, PARTITIONS, world.bootstrap(), world.client_network())
         };
-        Run { faults: Faults::new(random.word()), plan, world, shared, random, scratch, producers: Vec::new() }
+        Run {
+            faults: Faults::new(random.word()),
+            plan,
+            world,
+            shared,
+            random,
+            scratch,
+            writers: Vec::new(),
+            mover: None,
+        }
     }
 
     fn go(mut self) -> Result<Summary, Box<Failure>> {
@@ -161,7 +182,8 @@ impl Run {
         let history = self.shared.recorder.history();
         let mut why: Vec<String> = outcome.err().into_iter().collect();
         why.extend(PANICS.take());
-        let rules = Rules { stale_ms: STALE_MS, final_reads: why.is_empty(), ..Rules::default() };
+        let (stale_ms, fetch_stale_ms) = (STALE_MS, FETCH_STALE_MS);
+        let rules = Rules { stale_ms, fetch_stale_ms, final_reads: why.is_empty(), ..Rules::default() };
         let report = check(&history, &rules);
         let failures = report.failures(&rules);
         if !failures.is_empty() {
@@ -238,7 +260,7 @@ impl Run {
             let pause = Duration::from_millis(20 + self.random.below(80));
             let random = Random::new(self.random.word());
             let work = clients::produce(Arc::clone(&self.shared), partition, random, pause);
-            self.producers.push(self.world.clients.spawn(work));
+            self.writers.push(self.world.clients.spawn(work));
         }
         for _ in 0..2 {
             let random = Random::new(self.random.word());
@@ -246,6 +268,15 @@ impl Run {
         }
         let random = Random::new(self.random.word());
         self.world.clients.spawn(clients::ask(Arc::clone(&self.shared), random));
+        if self.plan.moves {
+            let random = Random::new(self.random.word());
+            self.mover = Some(self.world.clients.spawn(movers::move_about(Arc::clone(&self.shared), random)));
+        }
+        for _ in 0..COMMITTERS {
+            let random = Random::new(self.random.word());
+            let work = committers::commit(Arc::clone(&self.shared), random);
+            self.writers.push(self.world.clients.spawn(work));
+        }
     }
 
     fn tick(&mut self) -> Result<(), String> {
@@ -280,6 +311,10 @@ impl Run {
     /// Everything is well again: all serve, all replicas are in sync, writes are taken, uploads have caught up.
     fn liveness(&mut self) -> Result<(), String> {
         self.faults.heal(&mut self.world);
+        if let Some(mover) = self.mover.take() {
+            mover.abort();
+            self.mover = Some(self.world.clients.spawn(movers::put_back(Arc::clone(&self.shared))));
+        }
         let (before, ends) = (self.shared.progress(), self.shared.ends());
         let end = self.world.now_ms + CONVERGE_MS;
         loop {
@@ -288,6 +323,9 @@ impl Run {
             }
             let missing = self.missing(&before, &ends);
             if missing.is_empty() {
+                if let Some(mover) = self.mover.take() {
+                    mover.abort();
+                }
                 return Ok(());
             }
             if self.world.now_ms >= end {
@@ -326,10 +364,11 @@ impl Run {
                 let image = node.broker.image();
                 let mut found = Vec::new();
                 for (tp, p) in &image.partitions {
-                    if p.record.isr.len() < usize::from(NODES) || p.record.leader < 0 {
+                    let whole = p.record.isr.len() == usize::from(NODES) && !p.record.is_reassigning();
+                    if !whole || p.record.leader < 0 {
                         found.push(format!(
-                            "node {}: {tp:?} is led by {} with isr {:?}",
-                            host.id, p.record.leader, p.record.isr
+                            "node {}: {tp:?} is led by {} with isr {:?} of {:?}",
+                            host.id, p.record.leader, p.record.isr, p.record.replicas
                         ));
                     }
                     let ours = image.topics.get(&tp.topic_id).is_some_and(|topic| &*topic.name == TOPIC);
@@ -350,8 +389,8 @@ impl Run {
     fn read_again(&mut self) -> Result<(), String> {
         self.shared.stop();
         // The last batches are acknowledged before anybody looks where the logs end.
-        if !self.world.tick_until(READ_MS, |_| self.producers.iter().all(|producer| producer.is_finished())) {
-            return Err("a producer does not end".to_owned());
+        if !self.world.tick_until(READ_MS, |_| self.writers.iter().all(|writer| writer.is_finished())) {
+            return Err("a producer or a committer does not end".to_owned());
         }
         let shared = Arc::clone(&self.shared);
         let acknowledged = self.shared.ends();
@@ -372,6 +411,7 @@ impl Run {
             }
             let mut reader = Reader::new(&shared);
             reader.read_up_to(&ends).await;
+            Committer::new(&shared).ask_all(&shared.groups.all()).await;
             Ok(())
         });
         read.unwrap_or_else(|| Err(format!("a last reader did not reach the end within {READ_MS} ms")))

@@ -32,12 +32,19 @@ pub enum Family {
     PowerLoss,
 }
 
+/// All families.
+pub const FAMILIES: [Family; 2] = [Family::Any, Family::PowerLoss];
+
 impl Family {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Family::Any => "any",
             Family::PowerLoss => "power-loss",
         }
+    }
+
+    pub fn named(name: &str) -> Option<Family> {
+        FAMILIES.into_iter().find(|family| family.name() == name)
     }
 
     pub fn plan(self, seed: u64) -> Plan {
@@ -52,7 +59,7 @@ impl Family {
 pub fn answer() -> Option<bool> {
     let asked = std::env::var(ASKED).ok()?;
     let (family, seed) = asked.split_once(':').expect("plan:seed");
-    let family = [Family::Any, Family::PowerLoss].into_iter().find(|f| f.name() == family).expect("a known plan");
+    let family = Family::named(family).expect("a known plan");
     let seed = seed.parse().expect("a number");
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr);

@@ -1,12 +1,12 @@
 //! The wall clock and the random numbers of a simulated process.
 //!
-//! Owns `clock_gettime` and `getrandom` of every binary that this crate is linked into: on a thread that simulates they answer
-//! from its seed and its simulated time, on every other thread they ask the kernel. Below the standard library, because hash
-//! maps, uuids and election timers draw their numbers where no argument reaches. Monotonic time is tokio's paused clock, and
-//! is left alone here.
+//! Owns what `clock_gettime` and `getrandom` answer in a binary that says [`stand_in_for_the_system`]: on a thread that simulates from
+//! its seed and its simulated time, on every other thread what the kernel says. Every other binary that this crate is linked into has the
+//! C library's own. Below the standard library, because hash maps, uuids and election timers draw their numbers where no argument
+//! reaches. Monotonic time is tokio's paused clock, and is left alone here.
 //! Invariant: a number given out is a function of the seed and of how many were given out before.
 
-#![expect(unsafe_code, reason = "these two symbols of the C library are replaced")]
+#![expect(unsafe_code, reason = "what stands in for two functions of the C library takes their pointers")]
 
 use std::cell::Cell;
 use std::collections::hash_map::RandomState;
@@ -58,14 +58,42 @@ fn wall_clock_ms() -> u64 {
     u64::try_from(since.as_millis()).expect("a clock of this age")
 }
 
+/// The C library's `timespec`.
 #[repr(C)]
-struct Timespec {
+#[derive(Debug)]
+pub struct Timespec {
     seconds: i64,
     nanoseconds: i64,
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn clock_gettime(clock: i32, out: *mut Timespec) -> i32 {
+/// Puts the two symbols into a binary, in front of the C library's. Said once, at the top of the binary's root.
+#[macro_export]
+macro_rules! stand_in_for_the_system {
+    () => {
+        #[expect(unsafe_code, reason = "two symbols of the C library are replaced")]
+        mod system_stand_in {
+            use $crate::simulation::system::{self, Timespec};
+
+            #[unsafe(no_mangle)]
+            extern "C" fn clock_gettime(clock: i32, out: *mut Timespec) -> i32 {
+                // SAFETY: the caller gives room for one `timespec`, as the C library's contract says.
+                unsafe { system::clock_gettime(clock, out) }
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: u32) -> isize {
+                // SAFETY: the caller gives `length` writable bytes, as the C library's contract says.
+                unsafe { system::getrandom(buffer, length, flags) }
+            }
+        }
+    };
+}
+
+/// The C library's contract, for [`stand_in_for_the_system`].
+///
+/// # Safety
+/// `out` points to room for one `timespec`.
+pub unsafe fn clock_gettime(clock: i32, out: *mut Timespec) -> i32 {
     let simulated = [REALTIME, REALTIME_COARSE].contains(&clock) && RANDOM.get().is_some();
     let time = if simulated {
         let ms = WALL_CLOCK.get().cast_signed();
@@ -85,17 +113,20 @@ extern "C" fn clock_gettime(clock: i32, out: *mut Timespec) -> i32 {
         let now = rustix::time::clock_gettime(id);
         Timespec { seconds: now.tv_sec, nanoseconds: now.tv_nsec }
     };
-    // SAFETY: the caller gives room for one `timespec`, as the C library's contract says.
+    // SAFETY: as said above.
     unsafe { out.write(time) };
     0
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: u32) -> isize {
+/// The C library's contract, for [`stand_in_for_the_system`].
+///
+/// # Safety
+/// `buffer` points to `length` writable bytes.
+pub unsafe fn getrandom(buffer: *mut u8, length: usize, flags: u32) -> isize {
     if length == 0 {
         return 0;
     }
-    // SAFETY: the caller gives `length` writable bytes, as the C library's contract says; they are written before any is read.
+    // SAFETY: as said above; the bytes are written before any is read.
     let bytes = unsafe {
         buffer.write_bytes(0, length);
         std::slice::from_raw_parts_mut(buffer, length)

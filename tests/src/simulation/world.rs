@@ -31,6 +31,11 @@ const CONTROLLER_PORT: u16 = 9093;
 const SYNC_MS: (u64, u64) = (0, 4);
 const SLOW_SYNC_ONE_IN: u64 = 50;
 
+/// Why a node ended that was asked to.
+pub const STOPPED: &str = "stopped in order";
+/// Why a node ended that has nothing left to serve from.
+pub const DISK_FAILED: &str = "its disk has failed";
+
 /// What of a world a seed decides beside its faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -56,6 +61,10 @@ pub struct Host {
     behind_ms: u64,
     /// Does not run until then.
     pub paused_until_ms: u64,
+    /// Its wall clock minus the others', ms.
+    pub skew_ms: i64,
+    /// An operation of its disk fails, or is to: until the process ends, anything may come of it that is no panic.
+    pub disk_fails: bool,
     random: Random,
 }
 
@@ -89,6 +98,8 @@ impl World {
             progress: Arc::default(),
             behind_ms: 0,
             paused_until_ms: 0,
+            skew_ms: 0,
+            disk_fails: false,
             random: Random::new(random.word()),
         };
         let hosts = (1..=NODES).map(host).collect();
@@ -126,11 +137,19 @@ impl World {
         host.progress = Arc::default();
         (host.behind_ms, host.paused_until_ms) = (0, 0);
         let (runtime, progress) = (runtime(), Arc::clone(&host.progress));
+        let watched = Arc::clone(&host.progress);
         runtime.spawn(async move {
             let started = node::start_in(config, environment).await;
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             match started {
-                Ok(node) => progress.node = Some(node),
+                Ok(node) => {
+                    let (broker, ended) = (Arc::clone(&node.broker), Arc::clone(&watched));
+                    progress.node = Some(node);
+                    tokio::spawn(async move {
+                        broker.partitions.losses().nothing_left().await;
+                        ended.lock().unwrap_or_else(PoisonError::into_inner).ended = Some(DISK_FAILED.to_owned());
+                    });
+                }
                 Err(error) => progress.ended = Some(error.to_string()),
             }
         });
@@ -142,6 +161,7 @@ impl World {
         self.net.lock().down(id, Power::NoProcess);
         let host = self.host(id);
         host.disk = host.disk.kill();
+        host.disk_fails = false;
         host.end();
     }
 
@@ -151,6 +171,7 @@ impl World {
         let host = self.host(id);
         let seed = host.random.word();
         host.disk = host.disk.crash(seed);
+        host.disk_fails = false;
         host.end();
     }
 
@@ -162,7 +183,7 @@ impl World {
         let progress = Arc::clone(&host.progress);
         runtime.spawn(async move {
             node.stop().await;
-            progress.lock().unwrap_or_else(PoisonError::into_inner).ended = Some("stopped in order".to_owned());
+            progress.lock().unwrap_or_else(PoisonError::into_inner).ended = Some(STOPPED.to_owned());
         });
     }
 
@@ -171,10 +192,11 @@ impl World {
         self.now_ms += TICK_MS;
         let now = self.now_ms;
         self.net.lock().deliver(now);
-        system::set_wall_clock(system::BEGIN_MS + now);
         for host in &mut self.hosts {
+            system::set_wall_clock((system::BEGIN_MS + now).saturating_add_signed(host.skew_ms));
             host.run(now);
         }
+        system::set_wall_clock(system::BEGIN_MS + now);
         run_for(&self.clients, TICK_MS);
         // Power that fails in the middle of a write is noticed here.
         let failed: Vec<HostId> =

@@ -6,12 +6,10 @@ use crate::run_all;
 
 /// The acceptance asks for so many.
 const SEEDS: u64 = 200;
-/// An answer holds a record of a batch that the high watermark lies inside of.
-const OPEN: [u64; 1] = [40];
 
 #[test]
 fn power_loss_of_all_nodes_loses_nothing_acknowledged() {
-    let summaries = run_all(Family::PowerLoss, SEEDS, &OPEN);
+    let summaries = run_all(Family::PowerLoss, SEEDS);
     for summary in &summaries {
         let losses = summary.faults.get("power loss of all").copied().unwrap_or(0);
         assert!(losses > 0, "seed {}: the power never failed", summary.seed);

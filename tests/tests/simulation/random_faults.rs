@@ -8,12 +8,10 @@ use crate::run_all;
 
 /// Seeds of one run of the suite.
 const SEEDS: u64 = 300;
-/// A leader copies nothing more to the tier.
-const OPEN: [u64; 1] = [141];
 
 #[test]
 fn nothing_acknowledged_is_lost_and_the_cluster_converges() {
-    let summaries = run_all(Family::Any, SEEDS, &OPEN);
+    let summaries = run_all(Family::Any, SEEDS);
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
     for (kind, count) in summaries.iter().flat_map(|summary| &summary.faults) {
         *faults.entry(kind).or_default() += count;

@@ -16,7 +16,9 @@ pub struct Source {
 /// All Rust files of the workspace but generated ones, sorted.
 pub fn sources() -> Vec<Source> {
     let mut found = Vec::new();
-    for top in ["protocol", "disk", "log", "client", "tiering", "controller", "broker", "tests", "benches"] {
+    for top in
+        ["protocol", "disk", "log", "client", "tiering", "controller", "connectors", "broker", "tests", "benches"]
+    {
         collect(&root().join(top), &mut found);
     }
     let mut sources: Vec<Source> = found

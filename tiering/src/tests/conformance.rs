@@ -31,9 +31,21 @@ fn pattern(bytes: usize, seed: u8) -> Bytes {
 /// All of it, below a folder of its own; leaves nothing behind.
 async fn conform(store: &Store, folder: &str) {
     puts_and_gets(store, folder).await;
+    creates(store, folder).await;
     multipart(store, folder).await;
     lists_and_deletes(store, folder).await;
     probed(store, folder).await;
+}
+
+/// What is created stays as it is, whoever comes later.
+async fn creates(store: &Store, folder: &str) {
+    let key = format!("{folder}/year=2026/t+0+0000000000.json");
+    assert!(store.create(&key, pattern(5_000, 1)).await.unwrap());
+    assert!(!store.create(&key, pattern(70, 2)).await.unwrap(), "the key is taken");
+    assert_eq!(store.get(&key, 1 << 20).await.unwrap(), pattern(5_000, 1));
+    store.delete(&key).await.unwrap();
+    assert!(store.create(&key, pattern(70, 2)).await.unwrap(), "the key is free again");
+    store.delete(&key).await.unwrap();
 }
 
 /// Clocks of this machine and of a store on it agree; one that is an hour ahead is told so.
@@ -250,12 +262,11 @@ async fn every_call_to_a_store_that_hangs_ends_by_its_deadline() {
     timed_out(store.check_len("k", 1).await.unwrap_err());
     timed_out(store.delete("k").await.unwrap_err());
     timed_out(store.begin_multipart("k").await.unwrap_err());
+    // A list of many pages may be long, a page of it may not.
+    let silent = store.list_matching("k", 10, |_| true).await.unwrap_err();
+    assert!(matches!(silent, StoreError::Failed { .. }) && silent.retryable(), "{silent}");
     let small = (limits.deadline + limits.deadline_per_mib + limits.backoff_max) * limits.tries;
-    assert!(began.elapsed() <= small * 6, "{:?}", began.elapsed());
-    let began = tokio::time::Instant::now();
-    timed_out(store.list_matching("k", 10, |_| true).await.unwrap_err());
-    let long = (limits.deadline + limits.deadline_per_mib * 64 + limits.backoff_max) * limits.tries;
-    assert!(began.elapsed() <= long, "{:?}", began.elapsed());
+    assert!(began.elapsed() <= small * 7, "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,8 @@
+//! Connectors as people use them: workers as processes, their REST API, what arrives.
+
+mod archive;
+mod delivery;
+mod dev;
+mod rest;
+mod scene;
+mod workers;
