@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -54,6 +55,8 @@ pub struct Partitions {
     dirs: Vec<Arc<LogDirectory>>,
     tier: Option<Arc<Tier>>,
     set: ArcSwap<Set>,
+    /// What the image gives to this node was opened once.
+    opened: AtomicBool,
     /// The image that the set follows.
     known: ArcSwap<MetadataImage>,
     /// Partition directories found at start: name to index of the log directory.
@@ -87,7 +90,7 @@ impl Partitions {
         }
         let (set, found) = (ArcSwap::from_pointee(Set::new()), Mutex::new(found));
         let (known, doomed, rebuilt) = (ArcSwap::default(), Mutex::default(), Mutex::default());
-        Ok(Partitions { config, dirs, tier, set, known, found, doomed, rebuilt })
+        Ok(Partitions { config, dirs, tier, set, opened: AtomicBool::new(false), known, found, doomed, rebuilt })
     }
 
     pub fn dirs(&self) -> &[Arc<LogDirectory>] {
@@ -186,7 +189,7 @@ impl Partitions {
         let next = std::sync::atomic::AtomicUsize::new(0);
         let opened = Mutex::new(Vec::with_capacity(wanted.len()));
         let work = || {
-            while let Some((tp, p)) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+            while let Some((tp, p)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let hosted = self.open(image, **tp, p, now_ms);
                 opened.lock().push((**tp, hosted));
             }
@@ -203,6 +206,7 @@ impl Partitions {
         let mut set = Set::clone(&self.set.load());
         set.extend(opened.into_inner());
         self.set.store(Arc::new(set));
+        self.opened.store(true, Ordering::Release);
     }
 
     fn is_mine(&self, image: &MetadataImage, tp: TopicPartition, partition: &PartitionImage) -> bool {
@@ -503,10 +507,10 @@ impl Partitions {
             }
         }
         self.write_checkpoints();
-        // A log that could not be opened was not recovered: a start that believes the mark would take it as it lies there.
-        let all_open = self.count() == self.all().len();
+        // A log that was not opened was not recovered: a start that believes the mark would take it as it lies there.
+        let recovered = self.opened.load(Ordering::Acquire) && self.count() == self.all().len();
         for dir in &self.dirs {
-            if dir.is_offline() || failed.contains(&dir.path) || !all_open {
+            if dir.is_offline() || failed.contains(&dir.path) || !(recovered || dir.start.was_clean) {
                 continue;
             }
             if let Err(error) = dir.mark_clean() {

@@ -149,7 +149,8 @@ impl Oracle {
         if self.lossy || !newest {
             return Ok(());
         }
-        if partition.is_ready() {
+        // A log that its disk has failed is not served, whatever is left of it.
+        if partition.is_ready() && !partition.dir.is_offline() {
             leader_completeness(node, &offsets, self.end)?;
             let log = partition.log();
             self.compare(node, &log, offsets.local_log_start, self.end.min(offsets.log_end))?;
