@@ -31,7 +31,7 @@ pub use outcome::{
     ReadRefused, TimestampedOffset, WaitFailed,
 };
 use roles::Role;
-pub use roles::{FetchPosition, LeaderAt, ReplicaFetch};
+pub use roles::{FetchPosition, LeaderAt, Replica, ReplicaFetch};
 
 use crate::clock;
 use crate::log_dir::LogDirectory;

@@ -503,8 +503,10 @@ impl Partitions {
             }
         }
         self.write_checkpoints();
+        // A log that could not be opened was not recovered: a start that believes the mark would take it as it lies there.
+        let all_open = self.count() == self.all().len();
         for dir in &self.dirs {
-            if dir.is_offline() || failed.contains(&dir.path) {
+            if dir.is_offline() || failed.contains(&dir.path) || !all_open {
                 continue;
             }
             if let Err(error) = dir.mark_clean() {

@@ -113,6 +113,8 @@ pub struct IsrChange {
     /// Of the record that the leader last saw.
     pub partition_epoch: i32,
     pub isr: Vec<BrokerId>,
+    /// Broker epochs of `isr`, in its order, as the leader heard them in fetches (KIP-903); -1 = not heard.
+    pub broker_epochs: Vec<BrokerEpoch>,
 }
 
 /// Where a partition's replicas are to be.

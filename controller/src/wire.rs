@@ -66,7 +66,7 @@ layout! {
     NewTopic { name, topic_id, partitions, replication_factor, assignments, configs }
     NewPartitions { name, count, assignments }
     AlterConfigs { resource, name, ops, replace_all }
-    IsrChange { tp, leader_epoch, partition_epoch, isr }
+    IsrChange { tp, leader_epoch, partition_epoch, isr, broker_epochs }
     Reassignment { topic, partition, replicas }
     ElectLeaders { kind, partitions }
     CreatedTopic { topic_id, partitions, replication_factor }
@@ -581,7 +581,13 @@ mod tests {
             Request::AlterIsr {
                 broker_id: 1,
                 broker_epoch: 2,
-                changes: vec![IsrChange { tp, leader_epoch: 3, partition_epoch: 4, isr: vec![1, 2] }],
+                changes: vec![IsrChange {
+                    tp,
+                    leader_epoch: 3,
+                    partition_epoch: 4,
+                    isr: vec![1, 2],
+                    broker_epochs: vec![-1, 9],
+                }],
             },
             Request::Reassign {
                 moves: vec![Reassignment { topic: "t".to_owned(), partition: 0, replicas: Some(vec![3]) }],

@@ -95,6 +95,12 @@ impl Log {
         };
         let listing = log.list()?;
         if listing.exists {
+            if !options.clean_shutdown {
+                // The names here may be known to the system's memory alone: an earlier process made them, and ended before their
+                // directory was synced. What is appended to such a file is not safe before its name is.
+                log.creations = Creations { count: 1, synced: 0, dir_is_new: true };
+                log.sync_names().map_err(OpenError::io(&*log.dir))?;
+            }
             log.check_owner()?;
             // Past the recovery point indexes are built anew in any case.
             let trusted = if options.clean_shutdown { i64::MAX } else { options.recovery_point };

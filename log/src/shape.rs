@@ -154,7 +154,8 @@ impl Log {
         Ok(())
     }
 
-    fn sync_names(&mut self) -> io::Result<()> {
+    /// Makes the names durable that are not yet.
+    pub(crate) fn sync_names(&mut self) -> io::Result<()> {
         if self.creations.count > self.creations.synced {
             self.disk().sync_dir(&self.dir)?;
             if self.creations.dir_is_new

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::Call;
 use crate::broker::Broker;
 use crate::clock;
-use crate::partition::Partition;
+use crate::partition::{Partition, Replica};
 use crate::replication::answer::{answer, failed, is_registered};
 use crate::replication::fetcher::is_added;
 use crate::replication::throttle::Side;
@@ -88,6 +88,7 @@ struct Answer {
 
 fn read_all(broker: &Arc<Broker>, replica: BrokerId, request: &FetchRequest) -> Answer {
     let now_ms = clock::now_ms();
+    let asking = Replica { id: replica, broker_epoch: request.replica_state.replica_epoch };
     let mut left = i64::from(request.max_bytes);
     let (mut given, mut held_back, mut high_watermark) = (false, false, false);
     let topic_data = |topic: &strandline_protocol::messages::fetch_request::FetchTopic| {
@@ -102,7 +103,7 @@ fn read_all(broker: &Arc<Broker>, replica: BrokerId, request: &FetchRequest) -> 
                     let spent = rate.is_some_and(|rate| broker.throttles.holds_back(Side::Leader, rate));
                     held_back |= spent;
                     let (max_bytes, min_one) = if spent { (0, false) } else { (max_bytes, !given) };
-                    let (data, wants_change) = answer(&partition, replica, wanted, max_bytes, min_one, now_ms);
+                    let (data, wants_change) = answer(&partition, asking, wanted, max_bytes, min_one, now_ms);
                     if wants_change {
                         broker.isr_queue.look_at(&partition);
                     }

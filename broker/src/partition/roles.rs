@@ -33,6 +33,13 @@ pub(super) enum Role {
     },
 }
 
+/// A follower in one of its registrations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replica {
+    pub id: BrokerId,
+    pub broker_epoch: i64,
+}
+
 /// A leader in one of its epochs, as the follower that asked it knew it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderAt {
@@ -199,7 +206,7 @@ impl Partition {
     /// A follower fetches: notes how far it is, and reads for it. The in-sync set may have to change then (`true`).
     pub fn replica_fetch(
         &self,
-        replica: BrokerId,
+        replica: Replica,
         position: FetchPosition,
         max_bytes: u32,
         min_one: bool,
@@ -227,10 +234,13 @@ impl Partition {
         let mut wants_change = false;
         match &mut *self.role.lock() {
             Role::Leader(leadership) => {
-                if !leadership.note_fetch(replica, offset, offsets.log_end, now_ms) {
+                if !leadership.note_registration(replica.id, replica.broker_epoch) {
+                    return Err(ReadRefused::Code(ErrorCode::NotLeaderOrFollower));
+                }
+                if !leadership.note_fetch(replica.id, offset, offsets.log_end, now_ms) {
                     return Err(ReadRefused::Code(ErrorCode::UnknownTopicOrPartition));
                 }
-                wants_change |= !leadership.record().isr.contains(&replica);
+                wants_change |= !leadership.record().isr.contains(&replica.id);
             }
             _ => return Err(ReadRefused::Code(ErrorCode::NotLeaderOrFollower)),
         }
@@ -257,12 +267,21 @@ impl Partition {
         let Role::Leader(leadership) = &mut *self.role.lock() else { return None };
         let isr = leadership.change_isr(offsets.high_watermark, offsets.log_end, now_ms, lag_max_ms)?;
         let record = leadership.record();
-        Some(IsrChange { tp: self.tp, leader_epoch: record.leader_epoch, partition_epoch: record.partition_epoch, isr })
+        Some(IsrChange {
+            tp: self.tp,
+            leader_epoch: record.leader_epoch,
+            partition_epoch: record.partition_epoch,
+            broker_epochs: leadership.broker_epochs(&isr),
+            isr,
+        })
     }
 
-    /// The controller has changed the in-sync set.
+    /// The controller has changed the in-sync set. A new leader epoch, as at the end of a reassignment, comes with the image alone:
+    /// whoever begins a leadership has to look at the remote log first.
     pub fn isr_changed(&self, record: &PartitionRecord, now_ms: i64) {
-        self.take_role(record, now_ms);
+        if record.leader_epoch == self.leader_epoch() {
+            self.take_role(record, now_ms);
+        }
     }
 
     /// Nobody answered: the in-sync set may change yet.
@@ -370,11 +389,13 @@ impl Partition {
         Ok(appended)
     }
 
-    /// Whether nothing is here yet and the log is to begin above `offset`.
-    pub fn is_empty_above(&self, offset: i64) -> bool {
+    /// Whether nothing of this log counts where the leader's begins at `leader_start`, inside a batch that begins at `base` below the end
+    /// here: it can begin anew with that batch.
+    pub fn may_begin_at(&self, base: i64, leader_start: i64) -> bool {
         let log = self.log.lock();
         let offsets = log.offsets();
-        log.size_bytes() == 0 && offsets.local_log_start == offsets.log_end && offset < offsets.log_end
+        let is_empty = log.size_bytes() == 0 && offsets.local_log_start == offsets.log_end;
+        base < offsets.log_end && (is_empty || offsets.log_end <= leader_start)
     }
 
     /// Asks for the sync that the topic's mode wants before the leader is told.
@@ -403,11 +424,12 @@ impl Partition {
     }
 
     /// Cuts the log where its history and the leader's part (KIP-320): `epoch` is the largest that the leader knows at or
-    /// below ours, and ends there at `end_offset`; -1 = the leader knows none.
-    pub fn truncate_to_leader(&self, at: LeaderAt, epoch: i32, end_offset: i64) -> Result<(), LogError> {
+    /// below ours, and ends there at `end_offset`; -1 = the leader knows none. False: they part below what is here, so that this log
+    /// has to begin anew.
+    pub fn truncate_to_leader(&self, at: LeaderAt, epoch: i32, end_offset: i64) -> Result<bool, LogError> {
         let mut log = self.log.lock();
         if !self.follows_still(at) {
-            return Ok(());
+            return Ok(true);
         }
         let offsets = log.offsets();
         let own = log.end_offset_for_epoch(epoch);
@@ -422,7 +444,10 @@ impl Partition {
         } else {
             end_offset
         };
-        let target = target.clamp(offsets.local_log_start, offsets.log_end);
+        if target < offsets.local_log_start {
+            return Ok(false);
+        }
+        let target = target.min(offsets.log_end);
         if target < offsets.high_watermark {
             tracing::warn!(partition = %self.name(), to = target, high_watermark = offsets.high_watermark, "truncates below its high watermark");
         }
@@ -431,7 +456,7 @@ impl Partition {
         if truncated.is_ok() {
             self.after_restart(&mut log);
         }
-        self.reshaped(log, truncated)
+        self.reshaped(log, truncated).map(|()| true)
     }
 
     /// Begins the log anew at `offset`, with the history up to it.

@@ -10,7 +10,7 @@ use strandline_protocol::messages::fetch_request::FetchPartition;
 use strandline_protocol::messages::fetch_response::{EpochEndOffset, PartitionData};
 use strandline_protocol::rope::{Records, Rope};
 
-use crate::partition::{FetchPosition, Partition, ReplicaFetch};
+use crate::partition::{FetchPosition, Partition, Replica, ReplicaFetch};
 
 /// Whether `replica` is registered with this broker epoch.
 pub fn is_registered(image: &MetadataImage, replica: BrokerId, broker_epoch: i64) -> bool {
@@ -20,7 +20,7 @@ pub fn is_registered(image: &MetadataImage, replica: BrokerId, broker_epoch: i64
 /// Answers one partition of a follower's fetch. `true`: the in-sync set may have to change.
 pub fn answer(
     partition: &Partition,
-    replica: BrokerId,
+    replica: Replica,
     wanted: &FetchPartition,
     max_bytes: u32,
     min_one: bool,

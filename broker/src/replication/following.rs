@@ -110,9 +110,13 @@ impl Following<'_> {
         }
         let diverging = &data.diverging_epoch;
         if diverging.epoch >= 0 || diverging.end_offset >= 0 {
-            if let Err(error) = partition.truncate_to_leader(at, diverging.epoch, diverging.end_offset) {
-                tracing::error!(partition = %partition.name(), %error, "cannot be truncated");
-                return Next::Rests;
+            match partition.truncate_to_leader(at, diverging.epoch, diverging.end_offset) {
+                Ok(true) => {}
+                Ok(false) => return self.out_of_range(partition, epoch, data).await,
+                Err(error) => {
+                    tracing::error!(partition = %partition.name(), %error, "cannot be truncated");
+                    return Next::Rests;
+                }
             }
             self.partitions.write_checkpoints();
             return Next::Goes;
@@ -122,7 +126,9 @@ impl Following<'_> {
         let append = || partition.append_as_follower(at, &records, data.high_watermark, data.log_start_offset);
         let appended = match append() {
             // The leader's log start lies inside a batch, and this log was to begin there: it begins with the whole batch.
-            Err(AppendError::UnexpectedOffset { base_offset, .. }) if partition.is_empty_above(base_offset) => {
+            Err(AppendError::UnexpectedOffset { base_offset, .. })
+                if partition.may_begin_at(base_offset, data.log_start_offset) =>
+            {
                 let none = Bytes::new();
                 if let Err(error) = partition.restart_from_leader(at, base_offset, base_offset, Vec::new(), &none) {
                     return self.restarted(partition, Err(error));

@@ -12,6 +12,8 @@ use strandline_protocol::ids::BrokerId;
 struct Follower {
     /// All below is durable there (exclusive); -1 = it has not fetched in this epoch.
     durable_end: i64,
+    /// The registration in which it fetched last; -1 = none yet.
+    broker_epoch: i64,
     /// When it was last known to have everything, in ms.
     caught_up_ms: i64,
     /// The high watermark that it was last told.
@@ -48,6 +50,7 @@ impl Leadership {
     fn follow_replicas(&mut self, now_ms: i64) {
         let new = Follower {
             durable_end: -1,
+            broker_epoch: -1,
             caught_up_ms: now_ms,
             told_high_watermark: -1,
             fetched_ms: now_ms,
@@ -98,6 +101,21 @@ impl Leadership {
     pub fn ask_unanswered(&mut self) {
         let joining = self.asked.take().into_iter().flatten();
         self.doubtful.extend(joining.filter(|id| !self.record.isr.contains(id)));
+    }
+
+    /// A follower fetches in this registration. False if it is an earlier one than was heard of: what it says no longer counts.
+    pub fn note_registration(&mut self, id: BrokerId, broker_epoch: i64) -> bool {
+        let Some(follower) = self.followers.get_mut(&id) else { return true };
+        if broker_epoch < follower.broker_epoch {
+            return false;
+        }
+        follower.broker_epoch = broker_epoch;
+        true
+    }
+
+    /// The registrations in which these fetched last; -1 = not heard of.
+    pub fn broker_epochs(&self, ids: &[BrokerId]) -> Vec<i64> {
+        ids.iter().map(|id| self.followers.get(id).map_or(-1, |f| f.broker_epoch)).collect()
     }
 
     /// A follower fetches from `offset` on: all below is durable there. False if it is no replica.
@@ -253,6 +271,14 @@ mod tests {
         leader.ask_failed();
         leader.note_fetch(2, 16, 16, 152);
         assert_eq!(leader.high_watermark(16, 1), Some(16));
+    }
+
+    #[test]
+    fn a_registration_that_was_replaced_counts_no_more() {
+        let mut leader = Leadership::begin(1, record(&[1, 2], 0), 10, 0);
+        assert!(leader.note_registration(3, 7) && leader.note_registration(3, 9));
+        assert!(!leader.note_registration(3, 7), "a fetch that was long under way");
+        assert_eq!(leader.broker_epochs(&[1, 3]), [-1, 9]);
     }
 
     #[test]

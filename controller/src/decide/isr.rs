@@ -67,6 +67,15 @@ fn alter_one(
             format!("broker {dead} is fenced, stopping or without the replica"),
         );
     }
+    // What joins is the registration that fetched: an earlier one of the same broker may have had what this one lost (KIP-903).
+    let heard = |id: &BrokerId| {
+        let at = change.isr.iter().position(|member| member == id)?;
+        change.broker_epochs.get(at).copied()
+    };
+    let registered = |id: &BrokerId| image.brokers.get(id).map(|b| b.broker_epoch);
+    if let Some(other) = isr.iter().find(|id| !record.isr.contains(id) && heard(id) != registered(id)) {
+        return refuse(ErrorCode::IneligibleReplica, format!("broker {other} has registered anew since it fetched"));
+    }
     let rules = Rules::of(image, defaults, &topic.name);
     // Kept in the order of the replicas, so that the record does not depend on the order of the request.
     let isr = record.replicas.iter().copied().filter(|id| isr.contains(id)).collect();

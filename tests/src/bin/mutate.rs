@@ -130,7 +130,7 @@ fn build(tree: &Path) -> Result<(), String> {
 fn seeds(tree: &Path, from: u64, count: u64, stop_after: u64) -> Result<Found, String> {
     let binary = tree.with_file_name("target").join("debug/simulate");
     let (from, count, stop) = (from.to_string(), count.to_string(), stop_after.to_string());
-    let words = ["l0", "--from", &from, "--seeds", &count, "--stop-after", &stop, "--list"];
+    let words = ["--layer", "l0", "--from", &from, "--seeds", &count, "--stop-after", &stop, "--list"];
     let output = Command::new(binary).args(words).output().map_err(|e| format!("simulate: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let one = |line: &str| {

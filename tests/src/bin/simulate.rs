@@ -1,9 +1,10 @@
-//! `simulate l0`: seeds of the simulation, as many as asked for, from where the ledger ends.
+//! `simulate --layer l0`: seeds of the simulation, as many as asked for, from where the ledger ends.
 //!
-//!     simulate l0 --seeds 1000000 [--from N] [--threads 2] [--ledger tests/ledger/l0.jsonl] [--seconds S [--floor SEEDS]]
-//!     simulate l0 --seed N [--trace]
+//!     simulate --layer l0 --seeds 1000000 [--from N] [--threads 2] [--ledger tests/ledger/l0.jsonl] [--seconds S [--floor SEEDS]]
+//!     simulate --layer l0 --seed N [--trace]
 //!
-//! One seed runs on one thread. Every 500 seeds one line goes to the ledger: commit, first and last seed, seconds, failures.
+//! One seed runs on one thread. Every 500 seeds the ledger is brought up to date: commit, first and last seed, seconds, failures. What
+//! follows a line of the same commit is added to it, until it covers 10,000 seeds.
 //! Ends with status 1 if a seed failed, and says how to run it again.
 
 use std::io::Write;
@@ -15,8 +16,10 @@ use std::sync::mpsc;
 use indicatif::{ProgressBar, ProgressStyle};
 use strandline_tests::l0::{self, Failure, Summary};
 
-/// Seeds of one line of the ledger.
-const PER_LINE: u64 = 500;
+/// Seeds between two looks at the ledger and the time.
+const PER_LOOK: u64 = 500;
+/// Seeds of one line of the ledger, at most.
+const PER_LINE: u64 = 10_000;
 /// Failures after which no more seeds are begun, unless `--stop-after` says otherwise.
 const FAILURES_MAX: u64 = 20;
 
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
-    let name = words.next().ok_or("which layer?")?;
+    let name = words.next().filter(|word| word != "--layer").or_else(|| words.next()).ok_or("which layer?")?;
     let layer = LAYERS.iter().find(|l| l.name == name).ok_or(format!("no layer is named {name}"))?;
     let mut wanted = Wanted {
         layer,
@@ -137,7 +140,7 @@ fn run_many(wanted: &Wanted) -> ExitCode {
     let mut next = from;
     let end = from + wanted.seeds;
     while next < end && all.failed < wanted.stop_after && bar.elapsed().as_secs() < wanted.seconds {
-        let upto = end.min(next + PER_LINE);
+        let upto = end.min(next + PER_LOOK);
         let before = bar.elapsed();
         let tally = run_range(wanted, next..upto, &bar);
         if wanted.list {
@@ -145,7 +148,7 @@ fn run_many(wanted: &Wanted) -> ExitCode {
         }
         let took = (bar.elapsed() - before).as_secs_f64();
         if let Some(path) = &wanted.ledger
-            && let Err(error) = append(path, &tally.line(&commit, next, upto, took))
+            && let Err(error) = note(path, tally.line(&commit, next, upto, took))
         {
             eprintln!("simulate: the ledger cannot be written: {error}");
             return ExitCode::FAILURE;
@@ -199,16 +202,15 @@ impl Tally {
         }
     }
 
-    fn line(&self, commit: &str, from: u64, upto: u64, seconds: f64) -> String {
+    fn line(&self, commit: &str, from: u64, upto: u64, seconds: f64) -> serde_json::Value {
         let failures: Vec<_> = self
             .failures
             .iter()
             .map(|f| serde_json::json!({ "seed": f.seed, "invariant": f.violation.invariant }))
             .collect();
-        let line = serde_json::json!({
+        serde_json::json!({
             "commit": commit, "from": from, "to": upto, "failures": failures, "seconds": (seconds * 10.0).round() / 10.0,
-        });
-        format!("{line}\n")
+        })
     }
 
     fn report(&self, layer: &str, seeds: u64, seconds: f64) {
@@ -219,7 +221,7 @@ impl Tally {
         let fired: Vec<String> = self.fired.iter().map(|(what, times)| format!("{what} {times}")).collect();
         println!("misfortunes: {}", fired.join(", "));
         for failure in self.failures.iter().take(10) {
-            println!("FAILED {failure}\n  again: simulate {layer} --seed {} --trace", failure.seed);
+            println!("FAILED {failure}\n  again: simulate --layer {layer} --seed {} --trace", failure.seed);
         }
     }
 }
@@ -270,11 +272,33 @@ fn next_seed(ledger: &Path) -> u64 {
     text.lines().filter_map(to).max().unwrap_or(0)
 }
 
-fn append(path: &Path, line: &str) -> std::io::Result<()> {
+/// Brings the ledger up to date: its last line takes `line` in if it ends where that begins, on the same commit.
+fn note(path: &Path, line: serde_json::Value) -> std::io::Result<()> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut lines: Vec<serde_json::Value> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    match lines.last_mut().and_then(|last| joined(last, &line)) {
+        Some(joined) => *lines.last_mut().expect("there is one to join") = joined,
+        None => lines.push(line),
+    }
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())
+    let next = path.with_extension("next");
+    let mut file = std::fs::File::create(&next)?;
+    lines.iter().try_for_each(|line| writeln!(file, "{line}"))?;
+    std::fs::rename(next, path)
+}
+
+/// One line for both, if they follow each other and cover no more than a line may.
+fn joined(first: &serde_json::Value, second: &serde_json::Value) -> Option<serde_json::Value> {
+    let (from, to) = (first["from"].as_u64()?, second["to"].as_u64()?);
+    if first["commit"] != second["commit"] || first["to"] != second["from"] || to - from > PER_LINE {
+        return None;
+    }
+    let failures: Vec<_> = [first, second].iter().filter_map(|l| l["failures"].as_array()).flatten().cloned().collect();
+    let seconds = ((first["seconds"].as_f64()? + second["seconds"].as_f64()?) * 10.0).round() / 10.0;
+    let commit = &first["commit"];
+    Some(serde_json::json!({ "commit": commit, "from": from, "to": to, "failures": failures, "seconds": seconds }))
 }
 
 /// The commit of the tree, marked if the tree differs from it.

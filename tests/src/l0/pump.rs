@@ -58,6 +58,10 @@ impl World {
         }
         self.send_questions(id, life);
         self.ask_isr(id, life);
+        if self.nodes.get(&id).is_some_and(|n| n.disk.crashed()) {
+            // What it knew is gone with it.
+            return Ok(());
+        }
         self.look(id)?;
         self.poll_waits(id, life)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strandline::partition::Partition;
+use strandline::partition::{Partition, Replica};
 use strandline::replication::answer::{answer, failed, is_registered};
 use strandline::replication::following::{Following, Next, wanted};
 use strandline::replication::isr::IsrAsk;
@@ -67,7 +67,9 @@ impl World {
         let mut data = None;
         if is_registered(&running.door.image(), from, broker_epoch) {
             let (answered, wants_change) = match running.partitions.leading(tp.topic_id, tp.partition) {
-                Ok(partition) => answer(&partition, from, wanted, ANSWER_BYTES, true, now),
+                Ok(partition) => {
+                    answer(&partition, Replica { id: from, broker_epoch }, wanted, ANSWER_BYTES, true, now)
+                }
                 Err(code) => (failed(wanted.partition, code, -1), false),
             };
             running.isr_look |= wants_change;
