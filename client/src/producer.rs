@@ -101,8 +101,18 @@ impl<'a> Producer<'a> {
         let leaders = cluster.leaders(topic, true).await?.map_err(failed)?;
         let request =
             InitProducerIdRequest { transactional_id: None, producer_id: -1, producer_epoch: -1, ..Default::default() };
-        let response = cluster.ask(&request).await?;
-        check(response.error_code).map_err(ProduceError::NoProducerId)?;
+        let deadline = tokio::time::Instant::now() + cluster.deadline();
+        let response = loop {
+            let response = cluster.ask(&request).await?;
+            match check(response.error_code) {
+                Ok(()) => break response,
+                // A broker that has just started loads first.
+                Err(code) if code.retriable() && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Err(code) => return Err(ProduceError::NoProducerId(code)),
+            }
+        };
         Ok(Producer {
             cluster,
             topic: topic.to_owned(),

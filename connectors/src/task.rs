@@ -291,16 +291,15 @@ impl Task {
             Err(error) => return Input::Opened(Err(error)),
         };
         for one in assigned {
-            if !starts.contains_key(&one.partition) {
-                let start = match one.committed {
-                    Some(committed) => committed,
-                    None => match self.reset(&one.partition).await {
-                        Ok(start) => start,
-                        Err(reason) => return Input::Failed(reason),
-                    },
-                };
-                starts.insert(one.partition, start);
-            }
+            let start = match (starts.get(&one.partition), one.committed) {
+                (Some(known), _) => *known,
+                (None, Some(committed)) => committed,
+                (None, None) => match self.reset(&one.partition).await {
+                    Ok(start) => start,
+                    Err(reason) => return Input::Failed(reason),
+                },
+            };
+            starts.insert(one.partition, start);
         }
         self.fetcher.assign(starts.iter().map(|(p, offset)| ((p.topic.to_string(), p.partition), *offset)));
         let topics: BTreeSet<String> = starts.keys().map(|p| p.topic.to_string()).collect();

@@ -43,6 +43,9 @@ struct Running {
     failed: bool,
 }
 
+/// A connector as the settings have it: target, revision, settings.
+type Found = (TargetState, u64, Settings);
+
 /// How a task is to run.
 #[derive(Clone)]
 struct Wanted {
@@ -212,7 +215,7 @@ impl Runner {
         let mut records = Vec::new();
         let mine: BTreeSet<&String> =
             self.units.iter().filter_map(|u| if let Unit::Connector(name) = u { Some(name) } else { None }).collect();
-        let found: Vec<(String, Option<(TargetState, u64, Settings)>)> = self.topics.with(|image| {
+        let found: BTreeMap<String, Option<Found>> = self.topics.with(|image| {
             let look = |name: &String| image.connectors.get(name).map(|c| (c.target, c.revision, c.settings.clone()));
             self.told.keys().chain(mine.iter().copied()).map(|name| (name.clone(), look(name))).collect()
         });

@@ -151,7 +151,8 @@ mod tests {
 
     fn ask(image: &mut MetadataImage, isr: &[BrokerId], partition_epoch: i32) -> Result<PartitionRecord, ErrorCode> {
         let defaults = Defaults { min_insync_replicas: 2, unclean_leader_election: false, synced: true };
-        let change = IsrChange { tp: TP, leader_epoch: 4, partition_epoch, isr: isr.to_vec() };
+        let broker_epochs = vec![7; isr.len()];
+        let change = IsrChange { tp: TP, leader_epoch: 4, partition_epoch, isr: isr.to_vec(), broker_epochs };
         let mut out = Vec::new();
         let answer = alter(image, &defaults, 1, 7, &[change], &mut out).remove(0);
         for record in &out {

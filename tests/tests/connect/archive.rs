@@ -14,7 +14,7 @@ use strandline_tests::process::{Program, run_well};
 use strandline_tests::random::Random;
 use strandline_tests::{place, wait, wire};
 
-use crate::scene::{broker, topic};
+use crate::scene::broker;
 
 const BUCKET: &str = "archive";
 /// How long everything that was produced may take to be archived, after the last trouble.
@@ -38,6 +38,11 @@ fn produce(broker: &Broker, topic: &str, partition: i32, from: u64, count: u64) 
     }
     let answer = broker.connection().produce(topic, partition, builder.build()).expect("the broker answers");
     assert_eq!(answer.error_code, 0, "{answer:?}");
+}
+
+/// `orders`, kept for ever: the records are from 2023.
+fn kept_topic(broker: &Broker, partitions: i32) {
+    broker.connection().create_topic("orders", partitions, &[("retention.ms", "-1")]).expect("the topic is made");
 }
 
 fn on_minio(minio: &Minio, topic: &str, more: &[(&str, &str)]) -> Value {
@@ -96,7 +101,7 @@ fn mirror(minio: &Minio, to: &std::path::Path) {
 #[test]
 fn one_apply_archives_a_topic_to_parquet_that_others_read() {
     let broker = broker();
-    topic(&broker, "orders", 3);
+    kept_topic(&broker, 3);
     (0..3).for_each(|partition| produce(&broker, "orders", partition, 1_000 * partition as u64, 250));
     let minio = Minio::start();
     minio.make_bucket(BUCKET);
@@ -124,7 +129,7 @@ fn one_apply_archives_a_topic_to_parquet_that_others_read() {
 #[test]
 fn the_same_with_hdfs_and_with_a_directory() {
     let broker = broker();
-    topic(&broker, "orders", 1);
+    kept_topic(&broker, 1);
     produce(&broker, "orders", 0, 0, 250);
     let hdfs = Hdfs::start();
     let directory = place::directory("archive");
@@ -167,7 +172,7 @@ fn whatever_happens_every_record_is_archived_once() {
     let partitions = i32::try_from(number("STRANDLINE_ARCHIVE_PARTITIONS", 16)).expect("fewer partitions");
     let mut random = Random::new(number("STRANDLINE_ARCHIVE_SEED", 1));
     let broker = broker();
-    topic(&broker, "orders", partitions);
+    kept_topic(&broker, partitions);
     let mut minio = Minio::start();
     minio.make_bucket(BUCKET);
     let mut workers = [Worker::start(&broker.bootstrap(), "g", &[]), Worker::start(&broker.bootstrap(), "g", &[])];

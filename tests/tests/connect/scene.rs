@@ -24,10 +24,12 @@ pub fn topic(broker: &Broker, name: &str, partitions: i32) {
 /// Appends lines `<prefix> 0`, `<prefix> 1`, ... to the partitions in turn.
 pub fn produce(broker: &Broker, topic: &str, partitions: i32, prefix: &str, count: usize) {
     let mut connection = broker.connection();
+    // Records of long ago would be deleted at once: the default retention is a week.
+    let now = wait::wall_clock_ms();
     for partition in 0..partitions {
         let mut builder = RecordBatchBuilder::new(Compression::None);
         let own = (0..count).filter(|n| i32::try_from(*n).unwrap() % partitions == partition);
-        own.for_each(|n| builder.append(1_000, None, Some(format!("{prefix} {n}").as_bytes()), &[]));
+        own.for_each(|n| builder.append(now, None, Some(format!("{prefix} {n}").as_bytes()), &[]));
         if builder.count() > 0 {
             let answer = connection.produce(topic, partition, builder.build()).expect("the broker answers");
             assert_eq!(answer.error_code, 0, "{answer:?}");

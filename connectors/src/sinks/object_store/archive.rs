@@ -42,8 +42,8 @@ struct Lane {
     redo: Option<Plan>,
     /// The rows are complete up to here, and wait to be written.
     closed: Option<i64>,
-    /// Everything below is in files whose plans are carried out.
-    durable: i64,
+    /// Everything below is in files whose plans are carried out; None = nothing is known of the partition yet.
+    durable: Option<i64>,
 }
 
 /// A connector's task that writes files.
@@ -125,17 +125,17 @@ impl Archive {
         match self.last_plan(&assigned.partition).await? {
             None => {
                 let from = assigned.committed.unwrap_or(0);
-                Ok((lane(0, from, None, from), None))
+                Ok((lane(0, from, None, assigned.committed), None))
             }
             Some((plan, true)) => {
                 // Behind the last file the group may have passed offsets without records.
                 let from = assigned.committed.unwrap_or(0).max(plan.end);
-                Ok((lane(plan.end, from, None, from), Some(from)))
+                Ok((lane(plan.end, from, None, Some(from)), Some(from)))
             }
             Some((plan, false)) => {
                 tracing::info!(partition = %assigned.partition, start = plan.start, end = plan.end, "files of a plan are missing: they are written first");
                 let start = plan.start;
-                Ok((lane(start, start, Some(plan), start), Some(start)))
+                Ok((lane(start, start, Some(plan), None), Some(start)))
             }
         }
     }
@@ -188,7 +188,7 @@ impl Archive {
                 lane.fill.schedule(self.now_ms, &rotation);
                 lane.spool.push(rows.groups, bytes);
                 if lane.fill.records == 0 && lane.redo.is_none() {
-                    lane.durable = lane.fill.next_offset;
+                    lane.durable = Some(lane.fill.next_offset);
                 }
                 return Ok(());
             };
@@ -233,7 +233,7 @@ impl Archive {
         lane.fill = Fill::begin(start, end);
         lane.redo = None;
         lane.closed = None;
-        lane.durable = end;
+        lane.durable = Some(end);
         Ok(())
     }
 
@@ -412,7 +412,7 @@ impl Sink for Archive {
             }
             self.write_closed(&partition).await?;
         }
-        Ok(self.lanes.iter().map(|(partition, lane)| (partition.clone(), lane.durable)).collect())
+        Ok(self.lanes.iter().filter_map(|(partition, lane)| Some((partition.clone(), lane.durable?))).collect())
     }
 
     async fn close(&mut self, partitions: &[TopicPartition]) {

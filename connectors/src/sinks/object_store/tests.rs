@@ -189,7 +189,7 @@ async fn the_clock_completes_a_file() {
     open(&mut sink, None).await;
     sink.flush(30_000, false).await.unwrap();
     sink.write(log(0, 3)).await.unwrap();
-    assert_eq!(sink.flush(59_999, false).await.unwrap()[&partition()], 0);
+    assert!(sink.flush(59_999, false).await.unwrap().is_empty(), "nothing is durable yet");
     assert_eq!(sink.flush(60_000, false).await.unwrap()[&partition()], 3);
     assert_eq!(archived(dir.path()), expected(3));
 }
