@@ -28,7 +28,7 @@ pub fn produce(broker: &Broker, topic: &str, partitions: i32, prefix: &str, coun
     let now = wait::wall_clock_ms();
     for partition in 0..partitions {
         let mut builder = RecordBatchBuilder::new(Compression::None);
-        let own = (0..count).filter(|n| i32::try_from(*n).unwrap() % partitions == partition);
+        let own = (0..count).filter(|n| i32::try_from(*n).expect("a small number") % partitions == partition);
         own.for_each(|n| builder.append(now, None, Some(format!("{prefix} {n}").as_bytes()), &[]));
         if builder.count() > 0 {
             let answer = connection.produce(topic, partition, builder.build()).expect("the broker answers");

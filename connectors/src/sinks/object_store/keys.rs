@@ -118,16 +118,7 @@ impl Config {
             faults.push(fault);
             Default::default()
         });
-        let class = values.given("format.class").or(values.given("format.output.type"));
-        let format = Format::parse(class.unwrap_or("parquet")).unwrap_or(Format::Parquet);
-        let codec = ["parquet.codec", "file.compression.type", "s3.compression.type"].iter();
-        let codec =
-            codec.filter(|key| format == Format::Parquet || **key != "parquet.codec").find_map(|key| values.given(key));
-        let codec = match codec {
-            Some(text) => Codec::parse(text).unwrap_or(Codec::None),
-            None if format == Format::Parquet => Codec::Snappy,
-            None => Codec::None,
-        };
+        let (format, codec) = format_and_codec(&values);
         // The classes of other sinks write the value alone.
         let foreign = settings.get("format.class").is_some_and(|class| class.contains('.'));
         let fields = match (values.list("format.output.fields"), foreign) {
@@ -180,6 +171,20 @@ impl Config {
             options,
         })
     }
+}
+
+fn format_and_codec(values: &Values<'_>) -> (Format, Codec) {
+    let class = values.given("format.class").or(values.given("format.output.type"));
+    let format = Format::parse(class.unwrap_or("parquet")).unwrap_or(Format::Parquet);
+    let codec = ["parquet.codec", "file.compression.type", "s3.compression.type"].iter();
+    let codec =
+        codec.filter(|key| format == Format::Parquet || **key != "parquet.codec").find_map(|key| values.given(key));
+    let codec = match codec {
+        Some(text) => Codec::parse(text).unwrap_or(Codec::None),
+        None if format == Format::Parquet => Codec::Snappy,
+        None => Codec::None,
+    };
+    (format, codec)
 }
 
 type Located = (String, strandline_tiering::StoreOptions);

@@ -81,19 +81,7 @@ impl Column<'_> {
             DataType::Utf8View => self.text(array.as_string_view().value(row), out),
             DataType::Binary => self.bytes(array.as_binary::<i32>().value(row), out),
             DataType::BinaryView => self.bytes(array.as_binary_view().value(row), out),
-            DataType::List(item) => {
-                let list = array.as_list::<i32>();
-                let offsets = list.value_offsets();
-                let items = Column { field: item, array: list.values(), bytes_as: self.bytes_as };
-                out.push(b'[');
-                for (at, item) in (offsets[row]..offsets[row + 1]).enumerate() {
-                    if at > 0 {
-                        out.push(b',');
-                    }
-                    items.write(usize::try_from(item).expect("an index"), out);
-                }
-                out.push(b']');
-            }
+            DataType::List(item) => self.list(item, row, out),
             DataType::Struct(fields) => {
                 let record = array.as_struct();
                 let bytes_as = self.bytes_as;
@@ -104,30 +92,46 @@ impl Column<'_> {
                     .collect();
                 object(&columns, row, out);
             }
-            DataType::Map(..) => {
-                let map = array.as_map();
-                let (from, to) = (map.value_offsets()[row], map.value_offsets()[row + 1]);
-                let fields = map.entries().fields();
-                let keys = Column { field: &fields[0], array: map.keys(), bytes_as: self.bytes_as };
-                let values = Column { field: &fields[1], array: map.values(), bytes_as: self.bytes_as };
-                out.push(b'{');
-                for (at, entry) in (from..to).enumerate() {
-                    if at > 0 {
-                        out.push(b',');
-                    }
-                    let entry = usize::try_from(entry).expect("an index");
-                    keys.write(entry, out);
-                    out.push(b':');
-                    values.write(entry, out);
-                }
-                out.push(b'}');
-            }
+            DataType::Map(..) => self.map(row, out),
             // What no converter makes; told as text.
             _ => {
                 let shown = arrow::util::display::array_value_to_string(array, row).unwrap_or_default();
                 string(&shown, out);
             }
         }
+    }
+
+    fn list(&self, item: &Field, row: usize, out: &mut Vec<u8>) {
+        let list = self.array.as_list::<i32>();
+        let offsets = list.value_offsets();
+        let items = Column { field: item, array: list.values(), bytes_as: self.bytes_as };
+        out.push(b'[');
+        for (at, item) in (offsets[row]..offsets[row + 1]).enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            items.write(usize::try_from(item).expect("an index"), out);
+        }
+        out.push(b']');
+    }
+
+    fn map(&self, row: usize, out: &mut Vec<u8>) {
+        let map = self.array.as_map();
+        let (from, to) = (map.value_offsets()[row], map.value_offsets()[row + 1]);
+        let fields = map.entries().fields();
+        let keys = Column { field: &fields[0], array: map.keys(), bytes_as: self.bytes_as };
+        let values = Column { field: &fields[1], array: map.values(), bytes_as: self.bytes_as };
+        out.push(b'{');
+        for (at, entry) in (from..to).enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            let entry = usize::try_from(entry).expect("an index");
+            keys.write(entry, out);
+            out.push(b':');
+            values.write(entry, out);
+        }
+        out.push(b'}');
     }
 
     fn text(&self, value: &str, out: &mut Vec<u8>) {
