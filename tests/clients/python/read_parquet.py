@@ -15,7 +15,7 @@ for path in glob.glob(directory + "/**/*.parquet", recursive=True):
     partition = int(re.search(r"partition=(\d+)", path).group(1))
     table = parquet.ParquetFile(path).read()
     for row in table.to_pylist():
-        text = lambda value: None if value is None else value.decode()
+        text = lambda value: value.decode() if isinstance(value, bytes) else value
         rows.append(
             {
                 "partition": partition,
