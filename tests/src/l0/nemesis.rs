@@ -48,7 +48,7 @@ impl World {
             }
             Misfortune::CutLink => {
                 self.cuts.insert((victim, other), now + span);
-                if draw % 3 > 0 {
+                if !draw.is_multiple_of(3) {
                     self.cuts.insert((other, victim), now + span);
                 }
                 return (victim != other).then_some("cut link");
