@@ -150,8 +150,16 @@ mod tests {
     }
 
     fn ask(image: &mut MetadataImage, isr: &[BrokerId], partition_epoch: i32) -> Result<PartitionRecord, ErrorCode> {
+        ask_of(image, isr, vec![7; isr.len()], partition_epoch)
+    }
+
+    fn ask_of(
+        image: &mut MetadataImage,
+        isr: &[BrokerId],
+        broker_epochs: Vec<BrokerEpoch>,
+        partition_epoch: i32,
+    ) -> Result<PartitionRecord, ErrorCode> {
         let defaults = Defaults { min_insync_replicas: 2, unclean_leader_election: false, synced: true };
-        let broker_epochs = vec![7; isr.len()];
         let change = IsrChange { tp: TP, leader_epoch: 4, partition_epoch, isr: isr.to_vec(), broker_epochs };
         let mut out = Vec::new();
         let answer = alter(image, &defaults, 1, 7, &[change], &mut out).remove(0);
@@ -170,6 +178,16 @@ mod tests {
         assert_eq!(image.partitions[&TP].record, record, "it is written, not only answered");
         assert_eq!(ask(&mut image, &[1, 2, 3], 9), Err(ErrorCode::InvalidUpdateVersion), "the late one of before");
         assert_eq!(ask(&mut image, &[1, 2, 3], 10).unwrap().isr, [1, 2, 3]);
+    }
+
+    #[test]
+    fn who_joins_is_the_registration_that_fetched() {
+        let mut image = image();
+        let earlier = ask_of(&mut image, &[1, 2, 3], vec![7, 7, 6], 9);
+        assert_eq!(earlier, Err(ErrorCode::IneligibleReplica));
+        let unheard = ask_of(&mut image, &[1, 2, 3], vec![7, 7], 9);
+        assert_eq!(unheard, Err(ErrorCode::IneligibleReplica));
+        assert_eq!(ask_of(&mut image, &[1, 2, 3], vec![-1, -1, 7], 9).unwrap().isr, [1, 2, 3], "members stay");
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl Oracle {
             }
             if !self.lossy {
                 log_has_no_hole(node, self.end, &header)?;
-                self.appended_once(&batch)?;
+                self.appended_once(&batch, log.offsets().log_start)?;
             }
             self.committed.push(batch);
             self.end = batch.last + 1;
@@ -213,10 +213,11 @@ impl Oracle {
         Ok(())
     }
 
-    /// 24: each sequence is appended exactly once, in order.
-    fn appended_once(&self, batch: &Committed) -> Held {
+    /// 24: each sequence is appended exactly once, in order. As in Kafka a replica that began at `log_start` knows nothing of producers
+    /// whose records were all deleted below: such a record may come again, and then stands in the log once.
+    fn appended_once(&self, batch: &Committed, log_start: i64) -> Held {
         let earlier = self.committed.iter().rev().find(|c| c.producer == batch.producer);
-        let Some(earlier) = earlier else { return Ok(()) };
+        let Some(earlier) = earlier.filter(|earlier| earlier.last >= log_start) else { return Ok(()) };
         let records = (earlier.last - earlier.base + 1) as i32;
         if batch.sequence != earlier.sequence + records {
             return broken!("24 each sequence once, in order", "{batch:?} follows {earlier:?}");

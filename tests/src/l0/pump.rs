@@ -153,9 +153,6 @@ impl World {
             }
             return Ok(());
         };
-        if partition.dir.is_offline() {
-            return Ok(());
-        }
         let record = self.controller.record(self.tp);
         let member = record.is_some_and(|r| r.isr.contains(&id) || r.elr.contains(&id));
         self.oracle.look(id, &partition, member)
