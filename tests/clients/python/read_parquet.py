@@ -26,7 +26,7 @@ for path in glob.glob(directory + "/**/*.parquet", recursive=True):
                 "headers": [[header["key"], text(header["value"])] for header in row["headers"]],
             }
         )
-counted = duckdb.sql(f"select count(*), count(distinct filename) from read_parquet('{directory}/**/*.parquet', filename=true)").fetchone()
+counted = duckdb.connect().execute(f"select count(*), count(distinct filename) from read_parquet('{directory}/**/*.parquet', filename=true)").fetchone()
 if counted[0] != len(rows):
     sys.exit(f"DuckDB counts {counted[0]} rows, pyarrow {len(rows)}")
 rows.sort(key=lambda row: (row["partition"], row["offset"]))
