@@ -192,7 +192,7 @@ async fn leaders_move_with_brokers_and_come_back_on_request() {
             leader_epoch: p.leader_epoch,
             partition_epoch: p.partition_epoch,
             isr: vec![1, 2, 3],
-            broker_epochs: [1, 2, 3].map(|id| epochs[&id]).to_vec(),
+            broker_epochs: vec![epoch, epochs[&2], epochs[&3]],
         })
         .collect();
     let asked = Request::AlterIsr { broker_id: 3, broker_epoch: epochs[&3], changes };
