@@ -167,6 +167,21 @@ async fn a_plan_without_all_of_its_files_is_carried_out_first() {
 }
 
 #[tokio::test]
+async fn a_file_of_another_program_is_never_replaced() {
+    for other in ["short", "longer than the file that would have this name, and so not read to its end"] {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = dir.path().join("topics/orders/partition=3/orders+3+0000000000.bin");
+        std::fs::create_dir_all(taken.parent().unwrap()).unwrap();
+        std::io::Write::write_all(&mut std::fs::File::create(&taken).unwrap(), other.as_bytes()).unwrap();
+        let mut sink = archive(dir.path(), &[("format.class", "raw"), ("flush.size", "2")], 1 << 30);
+        open(&mut sink, None).await;
+        let error = sink.write(log(0, 2)).await.unwrap_err();
+        assert!(matches!(&error, SinkError::Fatal(text) if text.contains("move it away")), "{error:?}");
+        assert_eq!(std::fs::read_to_string(&taken).unwrap(), other);
+    }
+}
+
+#[tokio::test]
 async fn rows_beyond_the_memory_wait_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = archive(dir.path(), &[("flush.size", "1000")], 2_000);
