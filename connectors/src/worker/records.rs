@@ -271,6 +271,28 @@ mod tests {
         }
     }
 
+    /// As docs/formats/connect-topics.md has them: other workers, and Kafka Connect, read these texts.
+    #[test]
+    fn records_are_written_as_they_always_were() {
+        let text = |record: Record| {
+            let (key, value) = record.encode();
+            (key, String::from_utf8(value.unwrap()).unwrap())
+        };
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let settings = Settings::from([("topics".to_owned(), "t".to_owned())]);
+        let connector = Record::Connector("c".to_owned(), Some(settings));
+        assert_eq!(text(connector), pair("connector-c", r#"{"properties":{"topics":"t"}}"#));
+        let commit = Record::Commit("c".to_owned(), 2);
+        assert_eq!(text(commit), pair("commit-c", r#"{"tasks":2}"#));
+        let paused = Record::Target("c".to_owned(), Some(TargetState::Paused));
+        let (key, value) = text(paused);
+        let value: Value = serde_json::from_str(&value).unwrap();
+        assert_eq!(
+            (key.as_str(), &value["state"], &value["state.v2"]),
+            ("target-state-c", &json!("PAUSED"), &json!("PAUSED"))
+        );
+    }
+
     #[test]
     fn what_kafka_connect_writes_is_read() {
         let target = Record::decode(b"target-state-c", Some(br#"{"state":"PAUSED","state.v2":"STOPPED"}"#));
