@@ -14,6 +14,7 @@
 //! file; if that fails, it is fetched again. A crash leaves files, which the next start removes: nothing here is durable
 //! (`docs/formats/chunk-cache.md`).
 
+mod chunk;
 mod file;
 mod memory;
 mod residence;
@@ -22,7 +23,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -30,9 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strandline_protocol::rope::{FileRange, Part};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use uuid::Uuid;
 
 use crate::io_pool::IoPool;
 use crate::lru::Lru;
@@ -40,55 +38,10 @@ use crate::metrics::Metrics;
 use crate::remote_log::ReaderLoad;
 use crate::sidecar::CHUNK_BYTES;
 use crate::store::StoreError;
+pub(crate) use chunk::{Chunk, ChunkId};
 use file::Kept;
 use memory::{Held, Pool};
 use residence::{Budget, Residence, Room, Step};
-
-/// A piece of one segment's object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ChunkId {
-    pub(crate) segment: Uuid,
-    pub(crate) number: u64,
-}
-
-/// A chunk whose hash was right.
-#[derive(Debug, Clone)]
-pub(crate) enum Chunk {
-    Memory(Bytes),
-    File { file: Arc<File>, len: u64 },
-}
-
-impl Chunk {
-    pub(crate) fn len(&self) -> u64 {
-        match self {
-            Chunk::Memory(bytes) => bytes.len() as u64,
-            Chunk::File { len, .. } => *len,
-        }
-    }
-
-    /// `start..end` must lie in the chunk.
-    pub(crate) fn part(&self, start: u64, end: u64) -> Part {
-        match self {
-            Chunk::Memory(bytes) => Part::Bytes(bytes.slice(start as usize..end as usize)),
-            Chunk::File { file, .. } => {
-                Part::File(FileRange { file: Arc::clone(file), position: start, len: end - start })
-            }
-        }
-    }
-
-    /// Copies `buf.len()` bytes from `start` on.
-    pub(crate) fn copy_to(&self, start: u64, buf: &mut [u8]) -> io::Result<()> {
-        match self {
-            Chunk::Memory(bytes) => {
-                let start = start as usize;
-                let from = bytes.get(start..start + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-                buf.copy_from_slice(from);
-                Ok(())
-            }
-            Chunk::File { file, .. } => file.read_exact_at(buf, start),
-        }
-    }
-}
 
 /// Why a chunk could not be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -273,9 +226,14 @@ impl ChunkCache {
             Arc::clone(permits).try_acquire_owned()
         });
         let Ok(permit) = permit else { return false };
-        if let Begun::Mine(reply, _answer, kept) = self.begin(id) {
-            let cache = Arc::clone(self);
-            tokio::spawn(async move { cache.load(id, fetch, reply, Budget::ReadAhead, permit, kept).await });
+        match self.begin(id) {
+            Begun::Mine(reply, _answer, kept) => {
+                let cache = Arc::clone(self);
+                tokio::spawn(async move { cache.load(id, fetch, reply, Budget::ReadAhead, permit, kept).await });
+            }
+            // Another was faster. What was begun is to be done.
+            Begun::Filing(_, write) => self.spawn_writes(write),
+            Begun::Here(_) | Begun::Others(_) => {}
         }
         true
     }
