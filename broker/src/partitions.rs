@@ -349,13 +349,12 @@ impl Partitions {
             clean_shutdown: dir.start.was_clean,
             now_ms,
         })?;
-        if !tiered {
-            // Segments that local retention removed before the checkpoint was written: the start follows them.
-            let local_start = log.offsets().local_log_start;
-            if log.offsets().log_start < local_start {
-                log.advance_high_watermark(local_start);
-                log.raise_log_start(local_start)?;
-            }
+        // What is neither here nor in the tier is gone: segments that retention removed before the checkpoint was written, or a
+        // replica that began anew at its leader's log start. The start follows.
+        let local_start = log.offsets().local_log_start;
+        if log.offsets().log_start < local_start && (!tiered || local_start > p.pointer.highest_copied_offset + 1) {
+            log.advance_high_watermark(local_start);
+            log.raise_log_start(local_start)?;
         }
         // All that recovery found is on this node's disk, and this node alone decides (replication factor 1): what is
         // not synced yet will be before anything new is acknowledged.

@@ -140,18 +140,25 @@ impl LeaderEpochs {
         before != self.entries.len()
     }
 
-    /// Forgets what ended before `start_offset`; the epoch that holds it then begins there. True if anything changed.
+    /// Forgets what ended at or before `start_offset`. The epoch that holds it keeps the offset at which it began, other than in Kafka,
+    /// where it then begins at `start_offset`: a follower that wrote in an older epoch above that is told where to cut, although the
+    /// leader has deleted its own records there. True if anything changed.
     pub(crate) fn truncate_from_start_unwritten(&mut self, start_offset: i64) -> bool {
         let after = self.entries.partition_point(|entry| entry.start_offset <= start_offset);
         let Some(holder) = after.checked_sub(1) else {
             return false;
         };
-        if holder == 0 && self.entries[0].start_offset == start_offset {
-            return false;
-        }
         self.entries.drain(..holder);
-        self.entries[0].start_offset = start_offset;
-        true
+        holder > 0
+    }
+
+    /// Puts epochs before the first: `begun` rises, and what does not lie below the first entry is left out.
+    pub(crate) fn prepend_unwritten(&mut self, mut begun: Vec<EpochEntry>) {
+        if let Some(first) = self.earliest() {
+            begun.retain(|entry| entry.epoch < first.epoch && entry.start_offset < first.start_offset);
+        }
+        begun.append(&mut self.entries);
+        self.entries = begun;
     }
 
     /// Forgets what began at or after `end_offset`, durably.
@@ -235,13 +242,22 @@ mod tests {
         cache.truncate_from_start(&disk, 5).unwrap();
         assert_eq!(list(&cache), [(2, 10), (4, 20), (7, 30)]);
         cache.truncate_from_start(&disk, 25).unwrap();
-        assert_eq!(list(&cache), [(4, 25), (7, 30)]);
+        assert_eq!(list(&cache), [(4, 20), (7, 30)], "where an epoch began stays known");
         cache.truncate_from_end(&disk, 30).unwrap();
-        assert_eq!(list(&cache), [(4, 25)]);
+        assert_eq!(list(&cache), [(4, 20)]);
         cache.assign(&disk, 9, 20).unwrap();
         assert_eq!(list(&cache), [(9, 20)]);
         cache.assign(&disk, 9, 33).unwrap();
         assert_eq!(list(&cache), [(9, 20)]);
+    }
+
+    #[test]
+    fn what_is_put_before_the_first_lies_below_it() {
+        let disk = FaultyDisk::new();
+        let mut cache = epochs(&disk, &[(4, 20), (7, 30)]);
+        let entry = |epoch, start_offset| EpochEntry { epoch, start_offset };
+        cache.prepend_unwritten(vec![entry(1, 0), entry(2, 10), entry(4, 15), entry(5, 22)]);
+        assert_eq!(list(&cache), [(1, 0), (2, 10), (4, 20), (7, 30)]);
     }
 
     proptest! {

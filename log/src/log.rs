@@ -10,7 +10,7 @@ use crate::batch_walk::{BatchWalk, SCAN_BLOCK_BYTES, WALK_BLOCK_BYTES, WalkError
 use crate::config::LogConfig;
 use crate::error::{BadFile, CorruptLog, OpenError, ReadError};
 use crate::file_cache::{FileCache, FileKind};
-use crate::leader_epochs::{EpochEndOffset, LeaderEpochs};
+use crate::leader_epochs::{EpochEndOffset, EpochEntry, LeaderEpochs};
 use crate::producer_state::ProducerEntry;
 use crate::producers::{Producers, indexed_batch};
 use crate::segment::{MemoryIndex, NO_TIMESTAMP, SegmentFiles};
@@ -316,10 +316,39 @@ impl Log {
             let mut loaded = LeaderEpochs::load(&**self.disk(), &self.dir).map_err(|e| OpenError::io(path())(e))?;
             loaded.truncate_from_end_unwritten(self.log_end);
             loaded.truncate_from_start_unwritten(self.log_start);
+            // Epochs are forgotten as the log start rises, and a power loss can take the log start back.
+            let least = self.log_start.max(self.local_log_start());
+            if let Some(first) = loaded.earliest().filter(|first| first.start_offset > least) {
+                loaded.prepend_unwritten(self.epochs_of_batches(least, first.start_offset));
+            }
             *slot = Some(loaded);
         }
         let Some(epochs) = slot.as_mut() else { unreachable!("it was just loaded") };
         Ok(use_epochs(epochs))
+    }
+
+    /// The epochs in which the batches of `from..until` were written, as far as they can be read.
+    fn epochs_of_batches(&self, from: i64, until: i64) -> Vec<EpochEntry> {
+        let mut begun: Vec<EpochEntry> = Vec::new();
+        for segment in self.segments.iter().filter(|segment| segment.base() < until) {
+            let file = match segment.files.open(FileKind::Log) {
+                Ok(file) => file,
+                Err(error) => {
+                    tracing::warn!(dir = %self.dir.display(), %error, "older leader epochs are not known");
+                    return begun;
+                }
+            };
+            let mut walk = BatchWalk::new(&*file, 0, segment.size, WALK_BLOCK_BYTES);
+            while let Ok(Some((_, header))) = walk.next_batch()
+                && header.base_offset < until
+            {
+                let (epoch, start_offset) = (header.partition_leader_epoch, header.base_offset);
+                if header.last_offset() >= from && begun.last().is_none_or(|last| last.epoch < epoch) {
+                    begun.push(EpochEntry { epoch, start_offset });
+                }
+            }
+        }
+        begun
     }
 
     fn epochs_or<T>(&self, otherwise: T, use_epochs: impl FnOnce(&mut LeaderEpochs) -> T) -> T {

@@ -116,7 +116,12 @@ impl World {
                     name(request)
                 ),
             );
-            self.unclean.retain(|id| before.isr.contains(id) || !after.isr.contains(id));
+            // Who joins while it is down is not the one that has lost something: that one comes later.
+            let nodes = &self.nodes;
+            let registered = |id: &BrokerId| {
+                nodes.get(id).and_then(|n| n.up.as_ref()).is_some_and(|running| running.broker_epoch >= 0)
+            };
+            self.unclean.retain(|id| before.isr.contains(id) || !after.isr.contains(id) || !registered(id));
             self.oracle.elected(before, after)?;
         }
         self.oracle.pointed(self.controller.pointer(self.tp), &self.objects)?;
