@@ -155,15 +155,17 @@ fn bad_plugins() -> PathBuf {
     ]);
     for (name, kind, file) in [("bad-py", "executable", "bad.py"), ("bad-c", "library", "bad.so")] {
         let directory = plugins.join(name);
-        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::create_dir_all(&directory).expect("the test's directory is writable");
         let manifest = json!({
             "name": name, "class": format!("com.example.{name}"), "version": "1", "kind": kind, "file": file,
             "config": config, "memory.max": 512 << 20, "call.timeout.ms": 10_000,
         });
-        let mut text = std::fs::File::create(directory.join("connector.json")).unwrap();
-        text.write_all(manifest.to_string().as_bytes()).unwrap();
+        let mut text =
+            std::fs::File::create(directory.join("connector.json")).expect("the test's directory is writable");
+        text.write_all(manifest.to_string().as_bytes()).expect("the test's directory is writable");
     }
-    std::fs::copy(tree("tests/plugins/bad.py"), plugins.join("bad-py/bad.py")).unwrap();
+    std::fs::copy(tree("tests/plugins/bad.py"), plugins.join("bad-py/bad.py"))
+        .expect("the test's directory is writable");
     let (source, include) = (tree("tests/plugins/bad.c"), tree("connectors/include"));
     let library = plugins.join("bad-c/bad.so");
     let words = ["-std=c11", "-D_DEFAULT_SOURCE", "-w", "-shared", "-fPIC", "-I"].map(str::to_owned);
@@ -202,7 +204,7 @@ fn bad_config(plugin: &str, mode: &str, file: &Path) -> Value {
 
 /// Processes whose parent is `pid`.
 fn children(pid: u32) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let entries = std::fs::read_dir("/proc").expect("/proc is readable").flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let parent = |one: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{one}/stat")).ok()?;
