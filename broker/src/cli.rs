@@ -16,6 +16,7 @@ mod dev;
 mod group;
 mod logging;
 mod nodes;
+mod plugin_host;
 mod produce;
 mod server;
 mod tier_check;
@@ -59,6 +60,9 @@ enum Command {
     Connect(worker::Args),
     /// Connectors: makes, shows, changes, pauses, restarts and deletes them.
     Connector(connector::Args),
+    /// The process of one plugin. Workers start it.
+    #[command(hide = true)]
+    PluginHost(plugin_host::Args),
 }
 
 /// A command's failure, as it is printed: what went wrong and what to do next.
@@ -99,6 +103,7 @@ fn carry_out(cli: Cli) -> ExitCode {
         Command::Tier(args) => tier_check::run(args),
         Command::Connect(args) => worker::run(args),
         Command::Connector(args) => connector::run(args),
+        Command::PluginHost(args) => plugin_host::run(args),
     };
     let closed = |error: &(dyn std::error::Error + 'static)| {
         error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)

@@ -4,9 +4,11 @@
 //! into a sink is [`sink::Sink`]; what is delivered is what a sink says is durable, never what the runtime believes.
 
 pub mod config;
+pub mod conformance;
 pub mod connector;
 pub mod convert;
 pub mod delivery;
+pub mod plugin;
 pub mod registry;
 pub mod rest;
 pub mod rows;

@@ -27,6 +27,9 @@ pub struct Args {
     /// Runs no connectors.
     #[arg(long, conflicts_with = "connect_port")]
     no_connect: bool,
+    /// Directories with plugins for connectors, separated by commas (docs/PLUGINS.md).
+    #[arg(long, value_name = "DIRS", default_value = "", hide_default_value = true)]
+    plugin_path: String,
     /// Nodes of the cluster; more than one run as processes of their own, at the ports from --port on.
     #[arg(long, default_value_t = 1)]
     nodes: u16,
@@ -47,7 +50,8 @@ pub fn run(args: Args) -> CommandResult {
         let connect = listener.as_ref().and_then(|l| l.local_addr().ok());
         print_banner(&node, &args.data_dir, connect);
         let bootstrap = node.addresses.first().map_or_else(String::new, ToString::to_string);
-        let worker = listener.map(|l| worker::DevWorker::start(l, &bootstrap, &args.data_dir)).transpose()?;
+        let start = |l| worker::DevWorker::start(l, &bootstrap, &args.data_dir, &args.plugin_path);
+        let worker = listener.map(start).transpose()?;
         let lost = until_told(&node).await?;
         if let Some(worker) = worker {
             worker.stop().await;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use strandline_connectors::config::Settings;
+use strandline_connectors::plugin::{Launcher, discover};
 use strandline_connectors::rest::loggers::Loggers;
 use strandline_connectors::sinks;
 use strandline_connectors::worker::config::{WorkerConfig, warnings};
@@ -66,9 +67,13 @@ pub fn run(args: Args) -> CommandResult {
 }
 
 fn parts(config: WorkerConfig, set_levels: SetLevels) -> WorkerParts {
+    let mut registry = sinks::built_in();
+    for warning in discover::add_all(&mut registry, &config.plugin_path, &Launcher::this()) {
+        tracing::warn!("{warning}");
+    }
     WorkerParts {
         config,
-        registry: sinks::built_in(),
+        registry,
         clock: Arc::new(clock::now_ms),
         loggers: Arc::new(Loggers::new("INFO", set_levels)),
     }
@@ -95,6 +100,7 @@ impl DevWorker {
         listener: TcpListener,
         bootstrap: &str,
         data_dir: &Path,
+        plugin_path: &str,
     ) -> Result<DevWorker, Box<dyn std::error::Error>> {
         let spool = std::path::absolute(data_dir)?.join("connect");
         let settings: Settings = [
@@ -114,6 +120,7 @@ impl DevWorker {
         .iter()
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
         .chain([("spool.dir".to_owned(), spool.display().to_string())])
+        .chain([("plugin.path".to_owned(), plugin_path.to_owned())])
         .collect();
         let config = WorkerConfig::from_settings(&settings)?;
         let parts = parts(config, Box::new(|_| {}));

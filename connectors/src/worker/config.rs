@@ -10,7 +10,7 @@ use crate::config::{Key, Rule, Settings, Type, Values};
 use crate::task::settings::WorkerDefaults;
 
 /// Keys that have an effect.
-pub const WORKER_KEYS: [Key; 28] = [
+pub const WORKER_KEYS: [Key; 29] = [
     Key::new(
         "bootstrap.servers",
         Type::List,
@@ -77,12 +77,12 @@ pub const WORKER_KEYS: [Key; 28] = [
         "Rows that one task may hold in front of its sink, and as much again for the sink; bytes.",
     )
     .rule(Rule::AtLeast(1 << 20)),
+    Key::new("plugin.path", Type::List, "", "Directories with plugins (docs/PLUGINS.md), separated by commas."),
     Key::new("spool.dir", Type::String, "", "Where tasks keep files; empty = a directory for temporary files."),
 ];
 
 /// Keys of Kafka Connect that mean nothing here, and are no mistakes.
-const WITHOUT_EFFECT: [&str; 24] = [
-    "plugin.path",
+const WITHOUT_EFFECT: [&str; 23] = [
     "plugin.discovery",
     "config.providers",
     "offset.flush.timeout.ms",
@@ -155,6 +155,8 @@ pub struct WorkerConfig {
     pub topic_tracking: bool,
     pub topic_tracking_reset: bool,
     pub spool_dir: PathBuf,
+    /// Where plugins are looked for; the only place that they come from.
+    pub plugin_path: Vec<PathBuf>,
     pub tasks: WorkerDefaults,
     /// `key.converter`, `value.converter`, `header.converter` and what stands below them: given to connectors that do not say.
     pub converters: Settings,
@@ -258,6 +260,7 @@ impl WorkerConfig {
             topic_tracking: values.flag("topic.tracking.enable"),
             topic_tracking_reset: values.flag("topic.tracking.allow.reset"),
             spool_dir,
+            plugin_path: values.list("plugin.path").into_iter().map(PathBuf::from).collect(),
             tasks: WorkerDefaults {
                 consumer: below("consumer."),
                 offset_flush_interval_ms: values.number("offset.flush.interval.ms"),
@@ -299,6 +302,7 @@ mod tests {
         let config = WorkerConfig::from_settings(&given).unwrap();
         assert_eq!((config.listen.as_str(), config.config_topic.partitions), ("127.0.0.1:8084", 1));
         assert_eq!(config.tasks.consumer["max.poll.records"], "7");
+        assert_eq!(config.plugin_path, [PathBuf::from("/usr/share/java")]);
         assert_eq!(config.converters.len(), 2);
     }
 

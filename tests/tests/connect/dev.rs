@@ -13,15 +13,16 @@ use crate::scene::{await_lines, lines};
 
 const COMMAND: Duration = Duration::from_secs(60);
 
-struct Dev {
+pub struct Dev {
     kafka: SocketAddr,
-    rest: Rest,
+    pub rest: Rest,
     program: Program,
     directory: std::path::PathBuf,
 }
 
 impl Dev {
-    fn new() -> Dev {
+    /// A node with these options beside its own ports and directory.
+    pub fn with(options: &[&str]) -> Dev {
         let directory = place::directory("dev");
         let local = || SocketAddr::from(([127, 0, 0, 1], place::free_port()));
         let (kafka, rest) = (local(), local());
@@ -34,23 +35,29 @@ impl Dev {
             "--connect-port",
             &rest.port().to_string(),
         ]);
+        let program = program.args(options.iter().copied());
         Dev { kafka, rest: Rest(rest), program, directory }
     }
 
-    fn up(&self) -> Server {
+    pub fn up(&self) -> Server {
         let mut server = Server::start("dev", &self.program, &self.directory.join("log"));
         let (kafka, rest) = (self.kafka, self.rest);
         server.await_ready(COMMAND, || wire::is_serving(kafka) && rest.is_ready());
         server
     }
 
-    fn connector(&self, arguments: &[&str]) -> String {
+    pub fn connector(&self, arguments: &[&str]) -> String {
         let url = format!("http://{}", self.rest.0);
         let all = [&["connector", "--url", &url], arguments].concat();
         String::from_utf8_lossy(&strandline_command(&all, COMMAND)).into_owned()
     }
 
-    fn produce(&self, text: &str) {
+    /// A file beside the node's directory.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.directory.join(name)
+    }
+
+    pub fn produce(&self, text: &str) {
         let address = self.kafka.to_string();
         let program = Program::new(place::strandline()).args(["produce", "-b", &address, "greetings"]);
         run_well(&program, text.as_bytes(), COMMAND);
@@ -59,7 +66,7 @@ impl Dev {
 
 #[test]
 fn a_topic_is_in_a_file_after_two_commands() {
-    let dev = Dev::new();
+    let dev = Dev::with(&[]);
     let mut server = dev.up();
     let banner = server.log_text();
     assert!(banner.contains(&format!("connect  http://{}", dev.rest.0)), "{banner}");

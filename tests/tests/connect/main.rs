@@ -3,6 +3,7 @@
 mod archive;
 mod delivery;
 mod dev;
+mod plugins;
 mod rest;
 mod scene;
 mod workers;

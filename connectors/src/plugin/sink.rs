@@ -1,0 +1,299 @@
+//! The sink contract, carried over to a plugin's process.
+//!
+//! Owns one child, from the first `open` on, and what was written to it. Invariants: one call is under way; a call that is not answered in
+//! `call.timeout.ms`, or by anything but an answer, is the last one: the child is killed, and every later call fails with the same
+//! reason, until the task is started anew; no offset is passed on as durable that was not written to this child. The reason's first
+//! line says what to do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Launcher;
+use super::child::PluginProcess;
+use super::frame::{self, Answer, Call, FrameFault, HEAD_BYTES, PROTOCOL, Position, Request};
+use super::manifest::Manifest;
+use crate::config::Settings;
+use crate::registry::TaskContext;
+use crate::rows::Rows;
+use crate::sink::{Assigned, Offsets, Sink, SinkError, TopicPartition};
+
+enum Child {
+    NotStarted,
+    Running(PluginProcess),
+    Broken(String),
+}
+
+/// A partition that is open.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    /// No offset behind this one was written.
+    next: i64,
+    /// Whether anything was written.
+    written: bool,
+}
+
+pub struct PluginSink {
+    manifest: Arc<Manifest>,
+    launcher: Launcher,
+    settings: BTreeMap<String, String>,
+    secrets: Vec<String>,
+    context: TaskContext,
+    child: Child,
+    calls: u64,
+    open: BTreeMap<TopicPartition, Reach>,
+}
+
+/// Why there is no answer.
+enum Silence {
+    Late,
+    Closed { half: bool },
+    Fault(FrameFault),
+}
+
+/// Sends one call and reads its answer's JSON.
+async fn exchange(child: &mut PluginProcess, head: &[u8], rows: &[u8]) -> Result<Vec<u8>, Silence> {
+    child.send(&[head, rows]).await.map_err(|_| Silence::Closed { half: false })?;
+    let mut begin = [0; HEAD_BYTES];
+    child.receive(&mut begin[..1]).await.map_err(|_| Silence::Closed { half: false })?;
+    // Words for people are told from an answer by their first bytes; there may be fewer than a head has.
+    if begin[0] != frame::MAGIC[0] {
+        let rest = child.some_more(&mut begin[1..]).await;
+        let text = String::from_utf8_lossy(&begin[..=rest]).into_owned();
+        return Err(Silence::Fault(FrameFault::Magic(format!("{text:?}"))));
+    }
+    child.receive(&mut begin[1..]).await.map_err(|_| Silence::Closed { half: true })?;
+    let (json, rows) = frame::head(begin).map_err(Silence::Fault)?;
+    if rows > 0 {
+        return Err(Silence::Fault(FrameFault::Meaning(
+            "it answered with rows, which an answer does not have".to_owned(),
+        )));
+    }
+    let mut bytes = vec![0; json];
+    child.receive(&mut bytes).await.map_err(|_| Silence::Closed { half: true })?;
+    Ok(bytes)
+}
+
+/// What a call was about, for people.
+fn described(call: &Call) -> String {
+    match call {
+        Call::Write { topic, partition, first_offset, next_offset, .. } => {
+            format!("write of {topic}-{partition}, offsets {first_offset} to {}", next_offset - 1)
+        }
+        other => other.name().to_owned(),
+    }
+}
+
+impl PluginSink {
+    pub fn new(
+        manifest: Arc<Manifest>,
+        launcher: Launcher,
+        settings: &Settings,
+        context: &TaskContext,
+    ) -> Result<PluginSink, SinkError> {
+        let faults: Vec<String> =
+            manifest.keys.iter().filter_map(|key| key.fault(settings.get(key.name).map(String::as_str))).collect();
+        if !faults.is_empty() {
+            return Err(SinkError::Fatal(faults.join("\n")));
+        }
+        Ok(PluginSink {
+            settings: manifest.own_settings(settings),
+            secrets: manifest.secrets(settings),
+            manifest,
+            launcher,
+            context: context.clone(),
+            child: Child::NotStarted,
+            calls: 0,
+            open: BTreeMap::new(),
+        })
+    }
+
+    async fn start(&mut self) -> Result<(), SinkError> {
+        match &self.child {
+            Child::Running(_) => return Ok(()),
+            Child::Broken(reason) => return Err(SinkError::Fatal(reason.clone())),
+            Child::NotStarted => {}
+        }
+        let started = PluginProcess::start(&self.manifest, &self.launcher, &self.context, self.secrets.clone()).await;
+        match started {
+            Ok(child) => self.child = Child::Running(child),
+            Err(error) => {
+                let reason = format!(
+                    "see that the worker may start processes, then restart the task: the plugin {} was not started: {error}",
+                    self.manifest.name
+                );
+                self.child = Child::Broken(reason.clone());
+                return Err(SinkError::Fatal(reason));
+            }
+        }
+        let call = Call::Start {
+            protocol: PROTOCOL,
+            connector: self.context.connector.clone(),
+            task: self.context.task,
+            spool: self.context.spool.display().to_string(),
+            settings: self.settings.clone(),
+        };
+        self.ask(call, &[]).await.map(|_| ())
+    }
+
+    /// One call to a child that runs.
+    async fn ask(&mut self, call: Call, rows: &[u8]) -> Result<Answer, SinkError> {
+        self.calls += 1;
+        let request = Request { id: self.calls, call };
+        let Some(head) = frame::encoded(&request, rows.len()) else {
+            let what = format!("a {} of {} bytes is over the limits of a call", request.call.name(), rows.len());
+            return Err(SinkError::Fatal(format!("lower consumer.override.max.partition.fetch.bytes: {what}")));
+        };
+        let child = match &mut self.child {
+            Child::Running(child) => child,
+            Child::Broken(reason) => return Err(SinkError::Fatal(reason.clone())),
+            Child::NotStarted => return Err(SinkError::Fatal("the plugin's process does not run".to_owned())),
+        };
+        child.set_busy(true);
+        let answered = tokio::time::timeout(self.manifest.call_timeout, exchange(child, &head, rows)).await;
+        let answer = match answered.unwrap_or(Err(Silence::Late)) {
+            Ok(json) => frame::answer(request.id, &json).and_then(|answer| answer.outcome(&request.call)),
+            Err(Silence::Fault(fault)) => Err(fault),
+            Err(silence) => return Err(self.silent(silence, &request.call).await),
+        };
+        match answer {
+            Err(fault) => Err(self.broken(&fault.to_string(), &request.call).await),
+            Ok(outcome) => {
+                child.set_busy(false);
+                outcome.map_err(|error| self.told(error))
+            }
+        }
+    }
+
+    /// A plugin's own error, without secrets; the task's end says what to do first.
+    fn told(&mut self, error: SinkError) -> SinkError {
+        let name = self.manifest.name;
+        match error {
+            SinkError::Retriable(text) => SinkError::Retriable(self.blotted(&text)),
+            SinkError::Reopen(text) => SinkError::Reopen(self.blotted(&text)),
+            SinkError::Rejected { offsets, reason } => SinkError::Rejected { offsets, reason: self.blotted(&reason) },
+            SinkError::Fatal(text) => {
+                let text = self.blotted(&text);
+                let reason = format!("correct what the plugin {name} reports, then restart the task: {text}");
+                self.child = Child::Broken(reason.clone());
+                SinkError::Fatal(reason)
+            }
+        }
+    }
+
+    fn blotted(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), crate::config::HIDDEN))
+    }
+
+    async fn silent(&mut self, silence: Silence, call: &Call) -> SinkError {
+        let Child::Running(child) = &mut self.child else { return SinkError::Fatal("it does not run".to_owned()) };
+        let what = match silence {
+            Silence::Late => {
+                child.kill();
+                let limit = self.manifest.call_timeout.as_millis();
+                format!("it did not answer within {limit} ms (call.timeout.ms of its connector.json) and was killed")
+            }
+            Silence::Fault(fault) => fault.to_string(),
+            Silence::Closed { half } => {
+                let how = match child.how_it_ended().await {
+                    Some(how) => how,
+                    None => {
+                        child.kill();
+                        "it closed its standard input or output while it went on running, and was killed".to_owned()
+                    }
+                };
+                if half { format!("{how}, after half an answer") } else { how }
+            }
+        };
+        self.broken(&what, call).await
+    }
+
+    /// The end of this child.
+    async fn broken(&mut self, what: &str, call: &Call) -> SinkError {
+        let (name, file) = (self.manifest.name, self.manifest.file.display());
+        let mut reason = format!(
+            "correct or replace the plugin {name}, then restart the task: {} (during {}; its file is {file}; its process may use \
+             {} bytes, memory.max of its connector.json)",
+            self.blotted(what),
+            described(call),
+            self.manifest.memory_max
+        );
+        if let Child::Running(child) = &mut self.child {
+            child.kill();
+            let _ = child.how_it_ended().await;
+            let words = child.last_words().await;
+            if !words.is_empty() {
+                reason = format!("{reason}\nits last words on standard error:\n{words}");
+            }
+        }
+        self.child = Child::Broken(reason.clone());
+        SinkError::Fatal(reason)
+    }
+}
+
+#[async_trait]
+impl Sink for PluginSink {
+    async fn open(&mut self, partitions: &[Assigned]) -> Result<Offsets, SinkError> {
+        self.start().await?;
+        let call = Call::Open { partitions: partitions.iter().map(Position::of).collect() };
+        let answer = self.ask(call.clone(), &[]).await?;
+        let given = |p: &TopicPartition| partitions.iter().any(|a| a.partition == *p).then_some(0..=i64::MAX);
+        let starts = match answer.offsets(given) {
+            Ok(starts) => starts,
+            Err(fault) => return Err(self.broken(&fault.to_string(), &call).await),
+        };
+        for one in partitions {
+            let next = starts.get(&one.partition).copied().or(one.committed).unwrap_or(0);
+            self.open.insert(one.partition.clone(), Reach { next, written: false });
+        }
+        Ok(starts)
+    }
+
+    async fn write(&mut self, rows: Rows) -> Result<(), SinkError> {
+        let bytes = frame::streams(&rows)
+            .map_err(|e| SinkError::Fatal(format!("rows of {} cannot be handed over: {e}", rows.partition)))?;
+        let call = Call::Write {
+            topic: rows.partition.topic.to_string(),
+            partition: rows.partition.partition,
+            first_offset: rows.first_offset,
+            next_offset: rows.next_offset,
+            streams: rows.groups.len(),
+        };
+        let outcome = self.ask(call, &bytes).await;
+        if matches!(outcome, Ok(_) | Err(SinkError::Rejected { .. }))
+            && let Some(reach) = self.open.get_mut(&rows.partition)
+        {
+            *reach = Reach { next: rows.next_offset, written: true };
+        }
+        outcome.map(|_| ())
+    }
+
+    async fn flush(&mut self, now_ms: i64, force: bool) -> Result<Offsets, SinkError> {
+        if self.open.is_empty() {
+            return Ok(Offsets::new());
+        }
+        let call = Call::Flush { now_ms, force };
+        let answer = self.ask(call.clone(), &[]).await?;
+        let mut durable = match answer.offsets(|p| self.open.get(p).map(|reach| 0..=reach.next)) {
+            Ok(durable) => durable,
+            Err(fault) => return Err(self.broken(&fault.to_string(), &call).await),
+        };
+        if answer.all {
+            let written = self.open.iter().filter(|(_, reach)| reach.written);
+            durable.extend(written.map(|(p, reach)| (p.clone(), reach.next)));
+        }
+        Ok(durable)
+    }
+
+    async fn close(&mut self, partitions: &[TopicPartition]) {
+        let mine: Vec<&TopicPartition> = partitions.iter().filter(|p| self.open.contains_key(*p)).collect();
+        let call = Call::Close { partitions: mine.iter().map(|p| Position::at(p, None)).collect() };
+        let is_asked = !mine.is_empty() && matches!(self.child, Child::Running(_));
+        self.open.retain(|p, _| !partitions.contains(p));
+        if is_asked && let Err(error) = self.ask(call, &[]).await {
+            let (connector, task) = (&self.context.connector, self.context.task);
+            tracing::warn!(connector, task, %error, "the plugin did not close its partitions in order");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Plugins as people use them: the examples run and conform; one that misbehaves ends its own task and nothing else, and goes on without a
+//! gap once it is mended.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use strandline_connectors::conformance::{self, Seen, Subject};
+use strandline_connectors::plugin::{Launcher, PluginKind, discover};
+use strandline_connectors::registry::SinkKind;
+use strandline_connectors::sink::{Sink, SinkError};
+use strandline_tests::broker::Broker;
+use strandline_tests::connect::{Rest, Worker};
+use strandline_tests::process::{Program, run_well};
+use strandline_tests::{place, wait};
+
+use crate::dev::Dev;
+use crate::scene::{ARRIVE, await_lines, broker, file_sink, lines, produce, topic};
+
+const BUILD: Duration = Duration::from_secs(120);
+const EXAMPLES: [&str; 3] = ["c", "rust", "python"];
+
+fn tree(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// Builds an example as its page says; returns its directory.
+fn built(language: &str, into: &Path) -> PathBuf {
+    let directory = into.join(language);
+    let script = tree(&format!("connectors/examples/{language}/build.sh"));
+    let program = Program::new(script)
+        .args([directory.display().to_string()])
+        .env("PYTHON", place::installed("python/bin/python").display().to_string());
+    run_well(&program, b"", BUILD);
+    directory
+}
+
+/// The lines "partition offset length" of a file.
+fn seen(file: &Path) -> Vec<Seen> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let numbers = |line: &str| -> Vec<i64> { line.split(' ').map(|n| n.parse().expect("a number")).collect() };
+    let one = |n: Vec<i64>| Seen {
+        partition: i32::try_from(n[0]).expect("a partition"),
+        offset: n[1],
+        length: n.get(2).copied(),
+    };
+    text.lines().map(|line| one(numbers(line))).collect()
+}
+
+fn offsets(file: &Path, partition: i32) -> BTreeSet<i64> {
+    seen(file).iter().filter(|s| s.partition == partition).map(|s| s.offset).collect()
+}
+
+/// Waits until every offset below `end` of a partition is in the file, and sees that there are no others.
+fn await_offsets(file: &Path, partition: i32, end: i64) {
+    wait::until(&format!("offsets to {end} of partition {partition} in {}", file.display()), ARRIVE, || {
+        (offsets(file, partition) == (0..end).collect::<BTreeSet<i64>>()).then_some(())
+    });
+}
+
+struct Example {
+    kind: Arc<dyn SinkKind>,
+    directory: PathBuf,
+}
+
+#[async_trait]
+impl Subject for Example {
+    fn sink(&self) -> Result<Box<dyn Sink>, SinkError> {
+        let file = self.directory.join("out").display().to_string();
+        conformance::sink_of(&self.kind, &conformance::settings(&[("file", &file)]), &self.directory)
+    }
+
+    async fn seen(&self) -> Result<Vec<Seen>, String> {
+        Ok(seen(&self.directory.join("out")))
+    }
+}
+
+#[test]
+fn the_examples_conform() {
+    let plugins = place::directory("plugins");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for language in EXAMPLES {
+        let manifest = discover::read(&built(language, &plugins)).unwrap();
+        let launcher = Launcher { program: place::strandline() };
+        let kind: Arc<dyn SinkKind> = Arc::new(PluginKind::new(manifest, launcher));
+        let fresh = || -> Box<dyn Subject> {
+            Box::new(Example { kind: Arc::clone(&kind), directory: place::directory("example") })
+        };
+        let faults = runtime.block_on(conformance::check(fresh));
+        assert_eq!(faults, Vec::<String>::new(), "{language}");
+    }
+}
+
+#[test]
+fn examples_are_short_and_run_beside_a_development_node() {
+    let plugins = place::directory("plugins");
+    for language in EXAMPLES {
+        built(language, &plugins);
+        let source = std::fs::read_dir(tree(&format!("connectors/examples/{language}"))).unwrap();
+        let source = source.flatten().map(|e| e.path()).find(|p| p.file_stem().is_some_and(|s| s == "sink")).unwrap();
+        assert!(std::fs::read_to_string(source).unwrap().lines().count() < 60, "{language}");
+    }
+    let dev = Dev::with(&["--plugin-path", &plugins.display().to_string()]);
+    let _server = dev.up();
+    let listed = dev.connector(&["plugins"]);
+    let expected = ["com.example.LineFileInC", "com.example.LineFileInRust", "com.example.LineFileInPython"];
+    assert!(expected.iter().all(|class| listed.contains(class)), "{listed}");
+    let (status, invalid) = dev.rest.call(
+        "PUT",
+        "/connector-plugins/line-file-c/config/validate",
+        Some(&json!({ "name": "c", "connector.class": "line-file-c", "topics": "greetings" })),
+    );
+    assert_eq!((status, &invalid["error_count"]), (200, &json!(1)), "{invalid}");
+    dev.produce("one\ntwo!\n");
+    for language in EXAMPLES {
+        let config = json!({
+            "connector.class": format!("line-file-{language}"), "topics": "greetings", "file": dev.file(language),
+        });
+        let path = format!("/connectors/{language}/config");
+        assert_eq!(dev.rest.call("PUT", &path, Some(&config)).0, 201);
+    }
+    for language in EXAMPLES {
+        dev.rest.await_state(language, "RUNNING", 1);
+        await_offsets(&dev.file(language), 0, 2);
+        assert_eq!(std::fs::read_to_string(dev.file(language)).unwrap(), "0 0 3\n0 1 4\n", "{language}");
+    }
+    dev.produce("crash\n");
+    for language in EXAMPLES {
+        let status = await_task_failure(&dev.rest, language);
+        let first = status.lines().next().unwrap();
+        assert!(first.contains("signal 6 (SIGABRT") && first.contains("restart the task"), "{language}: {status}");
+    }
+}
+
+/// The reason of task 0's failure.
+fn await_task_failure(rest: &Rest, name: &str) -> String {
+    wait::until(&format!("the task of {name} fails"), Duration::from_secs(60), || {
+        let (_, status) = rest.get(&format!("/connectors/{name}/tasks/0/status"));
+        (status["state"] == "FAILED").then(|| status["trace"].as_str().unwrap_or_default().to_owned())
+    })
+}
+
+/// Plugins that misbehave, in a directory for `plugin.path`.
+fn bad_plugins() -> PathBuf {
+    let plugins = place::directory("bad-plugins");
+    let config = json!([
+        { "name": "file", "type": "string", "required": true, "documentation": "Where offsets go." },
+        { "name": "mode", "type": "string", "required": true, "documentation": "What goes wrong." },
+        { "name": "at", "type": "long", "default": "100", "documentation": "The offset at which it does." },
+        { "name": "token", "type": "password", "documentation": "A secret." },
+    ]);
+    for (name, kind, file) in [("bad-py", "executable", "bad.py"), ("bad-c", "library", "bad.so")] {
+        let directory = plugins.join(name);
+        std::fs::create_dir_all(&directory).expect("the test's directory is writable");
+        let manifest = json!({
+            "name": name, "class": format!("com.example.{name}"), "version": "1", "kind": kind, "file": file,
+            "config": config, "memory.max": 512 << 20, "call.timeout.ms": 10_000,
+        });
+        let mut text =
+            std::fs::File::create(directory.join("connector.json")).expect("the test's directory is writable");
+        text.write_all(manifest.to_string().as_bytes()).expect("the test's directory is writable");
+    }
+    std::fs::copy(tree("tests/plugins/bad.py"), plugins.join("bad-py/bad.py"))
+        .expect("the test's directory is writable");
+    let (source, include) = (tree("tests/plugins/bad.c"), tree("connectors/include"));
+    let library = plugins.join("bad-c/bad.so");
+    let words = ["-std=c11", "-D_DEFAULT_SOURCE", "-w", "-shared", "-fPIC", "-I"].map(str::to_owned);
+    let more = [include, "-o".into(), library, source].map(|p| p.display().to_string());
+    run_well(&Program::new("cc").args(words).args(more), b"", BUILD);
+    plugins
+}
+
+/// A mode, its plugin and what the first line of the reason has to say.
+const MODES: [(&str, &str, &str); 16] = [
+    ("bad-py", "abort", "signal 6 (SIGABRT"),
+    ("bad-py", "exit", "exit status 3"),
+    ("bad-py", "raise", "exit status 1"),
+    ("bad-py", "hang", "did not answer within 10000 ms"),
+    ("bad-py", "leak", "exit status 1"),
+    ("bad-py", "close", "closed its standard input or output"),
+    ("bad-py", "garbage", "wrote \"written 10 r"),
+    ("bad-py", "half", "after half an answer"),
+    ("bad-py", "lie-length", "announced an answer of 2147483647 bytes"),
+    ("bad-py", "no-json", "what is no answer"),
+    ("bad-py", "number", "answered call"),
+    ("bad-py", "lie-offset", "named offset"),
+    ("bad-c", "abort", "signal 6 (SIGABRT"),
+    ("bad-c", "segfault", "signal 11 (SIGSEGV"),
+    ("bad-c", "leak", "signal 11 (SIGSEGV"),
+    ("bad-c", "code", "returned 99"),
+];
+
+fn name_of(plugin: &str, mode: &str) -> String {
+    format!("{plugin}-{mode}")
+}
+
+fn bad_config(plugin: &str, mode: &str, file: &Path) -> Value {
+    json!({ "connector.class": plugin, "mode": mode, "topics": "orders", "file": file.display().to_string() })
+}
+
+/// Processes whose parent is `pid`.
+fn children(pid: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc is readable").flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parent = |one: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{one}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    numbers.filter(|one| parent(one) == Some(pid)).collect()
+}
+
+/// How long the lines of `prefix` take from production to the file.
+fn time_of(broker: &Broker, file: &Path, prefix: &str) -> Duration {
+    let begin = wait::wall_clock_ms();
+    produce(broker, "orders", 1, prefix, 500);
+    await_lines(file, prefix, 500);
+    Duration::from_millis(u64::try_from(wait::wall_clock_ms() - begin).unwrap_or(0))
+}
+
+#[test]
+fn a_plugin_that_misbehaves_ends_its_task_alone_and_goes_on_without_a_gap() {
+    let broker = broker();
+    topic(&broker, "orders", 1);
+    let plugins = bad_plugins();
+    let mut worker = Worker::start(&broker.bootstrap(), "g", &[("plugin.path", &plugins.display().to_string())]);
+    let rest = worker.rest;
+    let out = place::directory("out");
+    let healthy = out.join("healthy");
+    rest.call("PUT", "/connectors/healthy/config", Some(&file_sink("orders", &healthy, 1)));
+    rest.await_state("healthy", "RUNNING", 1);
+    time_of(&broker, &healthy, "warm");
+    let alone = time_of(&broker, &healthy, "alone");
+    let file = |plugin: &str, mode: &str| out.join(name_of(plugin, mode));
+    for (plugin, mode, _) in MODES {
+        let path = format!("/connectors/{}/config", name_of(plugin, mode));
+        let (status, made) = rest.call("PUT", &path, Some(&bad_config(plugin, mode, &file(plugin, mode))));
+        assert_eq!(status, 201, "{made}");
+    }
+    let beside = time_of(&broker, &healthy, "beside");
+    for (plugin, mode, words) in MODES {
+        let reason = await_task_failure(&rest, &name_of(plugin, mode));
+        let first = reason.lines().next().unwrap_or_default();
+        assert!(first.contains(words) && first.contains("restart the task"), "{plugin} {mode}: {reason}");
+    }
+    eprintln!("500 lines: {alone:?} alone, {beside:?} beside {} plugins that fail", MODES.len());
+    assert!(beside < alone * 4 + Duration::from_secs(5), "{alone:?} alone, {beside:?} beside plugins that fail");
+    rest.await_state("healthy", "RUNNING", 1);
+    assert!(lines(&healthy).values().all(|n| *n == 1), "the healthy connector was disturbed");
+    let pid = worker.server().pid();
+    wait::until("no process is left", ARRIVE, || children(pid).is_empty().then_some(()));
+    for (plugin, mode, _) in MODES {
+        std::fs::File::create(out.join(format!("{}.fixed", name_of(plugin, mode)))).unwrap();
+        let path = format!("/connectors/{}/restart?includeTasks=true&onlyFailed=true", name_of(plugin, mode));
+        assert_eq!(rest.call("POST", &path, None).0, 202);
+    }
+    produce(&broker, "orders", 1, "after", 500);
+    for (plugin, mode, _) in MODES {
+        await_offsets(&file(plugin, mode), 0, 2_000);
+        rest.await_state(&name_of(plugin, mode), "RUNNING", 1);
+    }
+    assert_eq!(children(pid).len(), MODES.len());
+    worker.stop();
+}
+
+#[test]
+fn a_plugin_ends_with_its_worker() {
+    let broker = broker();
+    topic(&broker, "orders", 1);
+    produce(&broker, "orders", 1, "first", 200);
+    let plugins = bad_plugins();
+    let mut worker = Worker::start(&broker.bootstrap(), "g", &[("plugin.path", &plugins.display().to_string())]);
+    let out = place::directory("out");
+    for (plugin, mode) in [("bad-py", "hang"), ("bad-c", "hang"), ("bad-py", "none"), ("bad-c", "none")] {
+        let file = out.join(name_of(plugin, mode));
+        if mode == "none" {
+            std::fs::File::create(out.join(format!("{}.fixed", name_of(plugin, mode)))).unwrap();
+        }
+        worker.rest.call("PUT", &format!("/connectors/{plugin}-{mode}/config"), Some(&bad_config(plugin, mode, &file)));
+    }
+    let pid = worker.server().pid();
+    let all = wait::until("they run", ARRIVE, || Some(children(pid)).filter(|all| all.len() == 4));
+    worker.kill();
+    let is_there = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+    wait::until("they have ended", ARRIVE, || (!all.iter().any(is_there)).then_some(()));
+}
+
+#[test]
+fn a_secret_in_what_a_plugin_says_is_blotted_out() {
+    let broker = broker();
+    topic(&broker, "orders", 1);
+    produce(&broker, "orders", 1, "first", 200);
+    let plugins = bad_plugins();
+    let mut worker = Worker::start(&broker.bootstrap(), "g", &[("plugin.path", &plugins.display().to_string())]);
+    let mut config = bad_config("bad-py", "tell", &place::directory("out").join("file"));
+    config["token"] = json!("canary-7b1f");
+    worker.rest.call("PUT", "/connectors/secret/config", Some(&config));
+    let reason = await_task_failure(&worker.rest, "secret");
+    assert!(reason.contains("refused: [hidden]") && reason.contains("correct what the plugin"), "{reason}");
+    let log = wait::until("its words are in the log", ARRIVE, || {
+        Some(worker.server().log_text()).filter(|log| log.contains("the token is"))
+    });
+    assert!(log.contains("the token is [hidden]") && !log.contains("canary-7b1f"), "{log}");
+    let shown = worker.rest.get("/connectors/secret").1.to_string();
+    assert!(!shown.contains("canary-7b1f"), "{shown}");
+}
+
+#[test]
+fn a_plugin_that_cannot_be_used_is_a_warning() {
+    let broker = broker();
+    let plugins = bad_plugins();
+    std::fs::remove_file(plugins.join("bad-c/bad.so")).unwrap();
+    let paths = format!("{},/nowhere/plugins", plugins.display());
+    let mut worker = Worker::start(&broker.bootstrap(), "g", &[("plugin.path", &paths)]);
+    let (_, listed) = worker.rest.get("/connector-plugins");
+    let has = |class: &str| listed.as_array().unwrap().iter().any(|p| p["class"] == class);
+    assert!(has("com.example.bad-py") && !has("com.example.bad-c"), "{listed}");
+    let log = worker.server().log_text();
+    assert!(log.contains("bad-c is left out") && log.contains("build the plugin first"), "{log}");
+    assert!(log.contains("/nowhere/plugins"), "{log}");
+}
