@@ -93,7 +93,8 @@ impl Segment {
         self.files.base_offset
     }
 
-    /// The largest timestamp: from memory, or from the last time index entry, or by a walk if there is none.
+    /// The largest timestamp: from memory, or from the last time index entry and a walk over what comes after it. The file of a segment that
+    /// was sealed just before a power loss, or that is still written to, lacks the last entry.
     pub(crate) fn max_timestamp(&self) -> io::Result<i64> {
         if let Some(max) = self.files.with_index(|index| index.max_timestamp) {
             return Ok(max);
@@ -102,20 +103,26 @@ impl Segment {
         if known != UNKNOWN_TIMESTAMP || self.size == 0 {
             return Ok(known.max(NO_TIMESTAMP));
         }
+        let file = self.files.open(FileKind::Log)?;
         let max = match self.files.last_time()? {
-            Some((time, _)) => time,
-            None => self.walk_max_timestamp()?,
+            Some((time, offset)) => {
+                let (indexed, position) = self.files.lookup_offset(offset)?;
+                let sound = indexed <= offset && indexed_batch(&*file, position, self.size, indexed);
+                time.max(self.walk_max_timestamp(&*file, if sound { position } else { 0 }, 1)?)
+            }
+            None => self.walk_max_timestamp(&*file, 0, 0)?,
         };
         self.set_max_timestamp(max);
         Ok(max)
     }
 
-    fn walk_max_timestamp(&self) -> io::Result<i64> {
-        let file = self.files.open(FileKind::Log)?;
-        let mut walk = BatchWalk::new(&*file, 0, self.size, WALK_BLOCK_BYTES);
+    /// The largest timestamp of the batches from `position` on that have at least `records_min` records.
+    fn walk_max_timestamp(&self, file: &dyn DiskFile, position: u64, records_min: i32) -> io::Result<i64> {
+        let mut walk = BatchWalk::new(file, position, self.size, WALK_BLOCK_BYTES);
         let mut max = NO_TIMESTAMP;
         loop {
             match walk.next_batch() {
+                Ok(Some((_, header))) if header.record_count < records_min => {}
                 Ok(Some((_, header))) => max = max.max(header.max_timestamp),
                 Ok(None) | Err(WalkError::Bad { .. }) => return Ok(max),
                 Err(WalkError::Io(error)) => return Err(error),

@@ -216,6 +216,32 @@ fn searches_by_time_find_the_first_record() {
     check(&log);
     log.release();
     check(&log);
+    // The active segment was rolled when its indexes were durable already: the last entry of the time index is lost with the power.
+    flush(&mut log);
+    log.persist().unwrap();
+    log.roll(NOW).unwrap();
+    for seed in 0..16 {
+        let opening = Opening { recovery_point: 28, ..Opening::default() };
+        check(&open(&disk.crash(seed), config(1_000), opening).unwrap());
+    }
+    log.close().unwrap();
+    check(&open(&disk, config(1_000), Opening { recovery_point: 28, clean: true, ..Opening::default() }).unwrap());
+}
+
+#[test]
+fn a_log_that_was_closed_knows_its_last_timestamps() {
+    let disk = new_disk();
+    let mut log = open(&disk, config(100_000), Opening::default()).unwrap();
+    for time in 0..20 {
+        append(&mut log, &batch(1, 600, 100 + time));
+    }
+    flush(&mut log);
+    log.close().unwrap();
+    let log = open(&disk, config(100_000), Opening { recovery_point: 20, clean: true, ..Opening::default() }).unwrap();
+    for wanted in 90..120 {
+        let found = log.offset_for_timestamp(wanted, 20).unwrap();
+        assert_eq!(found.map(|f| f.offset), Some((wanted - 100).max(0)), "{wanted}");
+    }
 }
 
 #[test]

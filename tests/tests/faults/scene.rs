@@ -7,7 +7,7 @@ use strandline_tests::broker::{self, Broker, Setup, Software};
 use strandline_tests::load::{self, Pattern};
 use strandline_tests::minio::Minio;
 use strandline_tests::proxy::Proxy;
-use strandline_tests::{wait, wire};
+use strandline_tests::{place, wait, wire};
 
 /// How long after the last append the local log may hold more than it should.
 pub const FREED_WITHIN: Duration = Duration::from_secs(10);
@@ -31,9 +31,22 @@ pub fn load_size() -> i64 {
 }
 
 /// Each test moves hundreds of megabytes through two cores and one disk: one at a time.
-pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+pub fn alone() -> Turn {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    Turn { _lock: TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner) }
+}
+
+/// One test at a time. What a test that passed has written goes with its turn, once its servers have ended: at full size it is tens of GiB.
+pub struct Turn {
+    _lock: std::sync::MutexGuard<'static, ()>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            place::clear("");
+        }
+    }
 }
 
 /// MinIO, a proxy before it, and a broker whose bucket is reached through the proxy.
