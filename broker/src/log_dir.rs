@@ -6,7 +6,7 @@
 //! mark is believed once, and gone before the first append.
 //! A crash leaves older checkpoints: recovery then reads more, and nothing is lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -119,42 +119,41 @@ impl LockedDir {
             self.disk.sync_dir(&path).map_err(io())?;
         }
         let read = |name: &str| read_offsets(&*self.disk, &path.join(name)).map_err(LogDirError::io(&path.join(name)));
-        let start = StartCheckpoints {
-            recovery_points: read(RECOVERY_POINT_CHECKPOINT)?,
-            log_starts: read(LOG_START_CHECKPOINT)?,
-            high_watermarks: read(HIGH_WATERMARK_CHECKPOINT)?,
-            clean_until: read(CLEANER_CHECKPOINT)?,
-            was_clean,
+        let mut start: BTreeMap<TopicPartitionKey, AtStart> = BTreeMap::new();
+        let mut note = |name: &str, field: fn(&mut AtStart) -> &mut i64| {
+            read(name)
+                .map(|offsets| offsets.into_iter().for_each(|(key, at)| *field(start.entry(key).or_default()) = at))
         };
+        note(RECOVERY_POINT_CHECKPOINT, |start| &mut start.offsets.recovery_point)?;
+        note(LOG_START_CHECKPOINT, |start| &mut start.offsets.log_start)?;
+        note(HIGH_WATERMARK_CHECKPOINT, |start| &mut start.offsets.high_watermark)?;
+        note(CLEANER_CHECKPOINT, |start| &mut start.clean_until)?;
         let flusher = flusher()?;
         Ok(LogDirectory {
             files: Arc::new(FileCache::new(Arc::clone(&self.disk), files)),
             disk: self.disk,
             flusher,
-            start,
+            was_clean,
             losses: Arc::default(),
             offline: Mutex::new(None),
-            forgotten: Mutex::default(),
-            written: Mutex::default(),
+            written: Mutex::new(start.iter().map(|(key, start)| (key.clone(), start.offsets)).collect()),
+            start: Mutex::new(start),
             _lock: self.lock,
             path,
         })
     }
 }
 
-/// What the last process left.
-#[derive(Debug, Default)]
-pub struct StartCheckpoints {
-    pub recovery_points: OffsetCheckpoint,
-    pub log_starts: OffsetCheckpoint,
-    pub high_watermarks: OffsetCheckpoint,
+/// What the last process left of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AtStart {
+    pub offsets: CheckpointedOffsets,
     /// How far compaction has cleaned.
-    pub clean_until: OffsetCheckpoint,
-    pub was_clean: bool,
+    pub clean_until: i64,
 }
 
 /// Offsets of one partition that go into the checkpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CheckpointedOffsets {
     pub recovery_point: i64,
     pub log_start: i64,
@@ -167,12 +166,13 @@ pub struct LogDirectory {
     pub disk: Arc<dyn Disk>,
     pub files: Arc<FileCache>,
     pub flusher: Flusher,
-    pub start: StartCheckpoints,
+    /// The last process closed its logs in order.
+    pub was_clean: bool,
     /// Hears of failures and damage.
     pub losses: Arc<Losses>,
     offline: Mutex<Option<String>>,
-    /// Partitions whose logs have begun anew since the start.
-    forgotten: Mutex<BTreeSet<TopicPartitionKey>>,
+    /// What the last process left of partitions that were not opened since. It stays in the checkpoints until they are.
+    start: Mutex<BTreeMap<TopicPartitionKey, AtStart>>,
     /// What the checkpoint files hold.
     written: Mutex<BTreeMap<TopicPartitionKey, CheckpointedOffsets>>,
     _lock: Box<dyn DirLock>,
@@ -203,32 +203,60 @@ impl LogDirectory {
         (usable.unwrap_or(-1), total_bytes(&self.path).unwrap_or(-1))
     }
 
-    /// Replaces the checkpoints if anything changed. The recovery points must be those of synced offsets.
-    pub fn write_checkpoints(&self, all: &BTreeMap<TopicPartitionKey, CheckpointedOffsets>) -> io::Result<()> {
+    /// Replaces the checkpoints if anything changed. `opened` are the partitions that are open; their recovery points must be those
+    /// of synced offsets.
+    pub fn write_checkpoints(&self, opened: &BTreeMap<TopicPartitionKey, CheckpointedOffsets>) -> io::Result<()> {
+        let mut all: BTreeMap<_, _> =
+            self.start.lock().iter().map(|(key, start)| (key.clone(), start.offsets)).collect();
+        all.extend(opened.iter().map(|(key, offsets)| (key.clone(), *offsets)));
         let mut written = self.written.lock();
-        if *written == *all || self.is_offline() {
+        if *written == all || self.is_offline() {
             return Ok(());
         }
+        self.replace_checkpoints(&all)?;
+        *written = all;
+        Ok(())
+    }
+
+    fn replace_checkpoints(&self, all: &BTreeMap<TopicPartitionKey, CheckpointedOffsets>) -> io::Result<()> {
         let write = |name: &str, of: fn(&CheckpointedOffsets) -> i64| {
             let offsets: OffsetCheckpoint = all.iter().map(|(key, offsets)| (key.clone(), of(offsets))).collect();
             write_offsets(&*self.disk, &self.path.join(name), &offsets)
         };
         write(RECOVERY_POINT_CHECKPOINT, |o| o.recovery_point)?;
         write(LOG_START_CHECKPOINT, |o| o.log_start)?;
-        write(HIGH_WATERMARK_CHECKPOINT, |o| o.high_watermark)?;
-        written.clone_from(all);
+        write(HIGH_WATERMARK_CHECKPOINT, |o| o.high_watermark)
+    }
+
+    /// Says that what the last process left of the partition in directory `name` is not true any more: its log begins anew.
+    pub fn forget_checkpoints(&self, name: &str) {
+        self.start.lock().retain(|key, _| format!("{}-{}", key.topic, key.partition) != name);
+    }
+
+    /// What the last process left of a partition; zeros if nothing, or if it was opened since, or its log has begun anew.
+    pub fn at_start(&self, key: &TopicPartitionKey) -> AtStart {
+        self.start.lock().get(key).copied().unwrap_or_default()
+    }
+
+    /// Says that a partition is open and ends at `log_end`: from now on its own offsets count. Checkpoints that promise more are of a
+    /// log that was cut, or of an earlier one of this name, and are lowered before anything is appended: the next recovery would
+    /// trust what comes to stand there.
+    pub fn opened(&self, key: &TopicPartitionKey, log_end: i64) -> io::Result<()> {
+        self.start.lock().remove(key);
+        let mut written = self.written.lock();
+        let Some(promised) = written.get(key).filter(|promised| promised.recovery_point > log_end) else {
+            return Ok(());
+        };
+        let kept = CheckpointedOffsets {
+            recovery_point: log_end,
+            log_start: promised.log_start.min(log_end),
+            high_watermark: promised.high_watermark.min(log_end),
+        };
+        let mut all = written.clone();
+        all.insert(key.clone(), kept);
+        self.replace_checkpoints(&all)?;
+        *written = all;
         Ok(())
-    }
-
-    /// Says that what the checkpoints hold of a partition is not true any more: its log begins anew.
-    pub fn forget_checkpoints(&self, key: &TopicPartitionKey) {
-        self.forgotten.lock().insert(key.clone());
-    }
-
-    /// What the last process left of a partition; 0 if nothing, or if the log has begun anew since.
-    pub fn at_start(&self, key: &TopicPartitionKey, of: fn(&StartCheckpoints) -> &OffsetCheckpoint) -> i64 {
-        let known = !self.forgotten.lock().contains(key);
-        of(&self.start).get(key).copied().filter(|_| known).unwrap_or(0)
     }
 
     /// Replaces the checkpoint of compaction.
@@ -313,18 +341,35 @@ mod tests {
         let key = TopicPartitionKey { topic: "t".to_owned(), partition: 3 };
         let offsets = CheckpointedOffsets { recovery_point: 7, log_start: 2, high_watermark: 6 };
         let first = open();
-        assert!(!first.start.was_clean);
+        assert!(!first.was_clean);
         first.write_checkpoints(&BTreeMap::from([(key.clone(), offsets)])).unwrap();
         first.mark_clean().unwrap();
         first.flusher.stop();
         drop(first);
         let second = open();
-        assert!(second.start.was_clean);
-        assert_eq!(second.start.recovery_points[&key], 7);
-        assert_eq!(second.start.log_starts[&key], 2);
-        assert_eq!(second.start.high_watermarks[&key], 6);
+        assert!(second.was_clean);
+        assert_eq!(second.at_start(&key).offsets, offsets);
+        // One that is not opened keeps what it had.
+        second.write_checkpoints(&BTreeMap::new()).unwrap();
         second.flusher.stop();
         drop(second);
-        assert!(!open().start.was_clean);
+        let third = open();
+        assert!(!third.was_clean);
+        assert_eq!(third.at_start(&key).offsets, offsets);
+        // One that is, and has nothing any more, leaves nothing.
+        third.opened(&key, 5).unwrap();
+        assert_eq!(third.at_start(&key), AtStart::default());
+        third.flusher.stop();
+        drop(third);
+        let fourth = open();
+        let kept = CheckpointedOffsets { recovery_point: 5, log_start: 2, high_watermark: 5 };
+        assert_eq!(fourth.at_start(&key).offsets, kept, "its log was cut at 5");
+        fourth.opened(&key, 5).unwrap();
+        fourth.write_checkpoints(&BTreeMap::new()).unwrap();
+        fourth.flusher.stop();
+        drop(fourth);
+        let fifth = open();
+        assert_eq!(fifth.at_start(&key), AtStart::default());
+        fifth.flusher.stop();
     }
 }

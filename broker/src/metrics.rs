@@ -429,7 +429,9 @@ fn tier(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
     for (name, help, counter) in [
         ("strandline_tier_chunk_cache_hits", "Chunks found in the cache", &m.chunk_hits),
         ("strandline_tier_chunk_cache_misses", "Chunks fetched from the store", &m.chunk_misses),
-        ("strandline_tier_chunk_cache_evictions", "Chunks dropped from the cache", &m.chunks_evicted),
+        ("strandline_tier_chunk_cache_evictions", "Chunk files dropped from the cache", &m.chunks_evicted),
+        ("strandline_tier_chunk_cache_releases", "Chunks read and dropped from memory, no file", &m.chunks_released),
+        ("strandline_tier_chunk_cache_writes", "Chunks written to files", &m.chunk_files_written),
         ("strandline_tier_store_chunk_bytes", "Chunk bytes that came from the store", &m.store_chunk_bytes),
         ("strandline_tier_store_chunk_gets", "Ranged reads of the store", &m.store_chunk_gets),
         ("strandline_tier_store_calls", "Calls to the store, tries included", &m.store_calls),

@@ -6,7 +6,7 @@
 //! only if the image says that its topic id is being deleted: unknown is not deleted.
 //! A crash leaves directories named `*-delete`, removed at the next start.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -318,7 +318,7 @@ impl Partitions {
         let aside = dir.path.join(format!("{name}.{}{DELETE_SUFFIX}", uuid::Uuid::new_v4().simple()));
         dir.disk.rename(&dir.path.join(&name), &aside)?;
         dir.disk.sync_dir(&dir.path)?;
-        dir.forget_checkpoints(&TopicPartitionKey { topic: topic.name.to_string(), partition: tp.partition });
+        dir.forget_checkpoints(&name);
         self.rebuilt.lock().push(tp);
         let opened = self.try_open(image, topic, tp, p, now_ms)?;
         dir.disk.remove_dir_all(&aside)?;
@@ -338,15 +338,15 @@ impl Partitions {
         let config = Arc::new(topic_configs::of_topic(&self.config, image, &topic.name));
         let key = TopicPartitionKey { topic: topic.name.to_string(), partition: tp.partition };
         let tiered = p.pointer.state == PointerState::Open;
-        let log_start = dir.at_start(&key, |start| &start.log_starts);
+        let at_start = dir.at_start(&key);
         let mut log = Log::open(LogOptions {
             dir: dir.path.join(&name),
             topic_id: tp.topic_id,
             files: Arc::clone(&dir.files),
             config,
-            log_start_offset: if tiered { p.pointer.log_start_offset } else { log_start },
-            recovery_point: dir.at_start(&key, |start| &start.recovery_points),
-            clean_shutdown: dir.start.was_clean,
+            log_start_offset: if tiered { p.pointer.log_start_offset } else { at_start.offsets.log_start },
+            recovery_point: at_start.offsets.recovery_point,
+            clean_shutdown: dir.was_clean,
             now_ms,
         })?;
         // What is neither here nor in the tier is gone: segments that retention removed before the checkpoint was written, or a
@@ -365,13 +365,13 @@ impl Partitions {
         let end = log.offsets().log_end;
         // Alone, a node decides by itself; otherwise what lies above may be truncated.
         let alone = p.record.replicas.len() == 1;
-        let known = if alone { end } else { dir.at_start(&key, |start| &start.high_watermarks).min(end) };
+        let known = if alone { end } else { at_start.offsets.high_watermark.min(end) };
         log.advance_high_watermark(known);
         let remote = self.tier.as_ref().map(|tier| tier.partition(&topic.name, tp));
         let me = self.config.node_id;
-        let clean_until = dir.at_start(&key, |start| &start.clean_until);
+        dir.opened(&key, end)?;
         let partition = Partition::new(me, tp, Arc::clone(&topic.name), dir, log, p.pointer, remote);
-        partition.set_clean_until(clean_until);
+        partition.set_clean_until(at_start.clean_until);
         Ok(partition)
     }
 
@@ -390,6 +390,7 @@ impl Partitions {
                     tracing::warn!(from = %path.display(), to = %aside.display(), "the directory holds another topic of this name");
                     dir.disk.rename(&path, &aside)?;
                     dir.disk.sync_dir(&dir.path)?;
+                    dir.forget_checkpoints(name);
                 }
                 _ => return Ok(Arc::clone(dir)),
             }
@@ -507,9 +508,10 @@ impl Partitions {
         }
         self.write_checkpoints();
         // A log that was not opened was not recovered: a start that believes the mark would take it as it lies there.
-        let recovered = self.opened.load(Ordering::Acquire) && self.count() == self.all().len();
+        let open: HashSet<String> = self.all().iter().map(|p| p.name()).collect();
+        let recovered = self.opened.load(Ordering::Acquire) && self.found.lock().keys().all(|name| open.contains(name));
         for dir in &self.dirs {
-            if dir.is_offline() || failed.contains(&dir.path) || !(recovered || dir.start.was_clean) {
+            if dir.is_offline() || failed.contains(&dir.path) || !(recovered || dir.was_clean) {
                 continue;
             }
             if let Err(error) = dir.mark_clean() {

@@ -1,19 +1,28 @@
-//! The chunk cache: 8 MiB pieces of segments, fetched once, kept as files, served like local segments.
+//! The chunk cache: 8 MiB pieces of segments, fetched once, served from memory while they are read, kept as files when
+//! they are worth it.
 //!
-//! Owns: which chunks are there or on their way, the files in its directory, the byte budgets of demand and read-ahead.
-//! Does not own: how a chunk is fetched and checked (`read` hands in the future).
+//! Owns: which chunks are there or on their way, the byte budgets of demand and read-ahead, the limit of the files.
+//! Does not own: how a chunk is fetched and checked (`read` hands in the future), who has read what (`streams`), which chunk
+//! makes room (`residence`: it is asked when memory is wanted, and what it says is done here).
 //!
 //! Invariants: one fetch per chunk at a time, by a task of its own that goes on when its readers leave; a chunk is handed
 //! out only after its hash was checked, and a file that was closed is checked again before it is used; a file is never
-//! written in place, so that who holds it open goes on reading what it was; bytes in memory are at most the two budgets, with
-//! those that answers under way still hold: while less than half of a budget is free, a reader waits for the chunk's file
-//! instead, which costs no memory however slowly it is sent. Only where no file can be written is memory all there is. A crash leaves files, which the next start removes: nothing here is durable
+//! written in place, so that who holds it open goes on reading what it was; bytes in memory are at most the two budgets,
+//! what answers under way hold included (`memory`): half of a budget is lent to answers at most, and the reader who finds
+//! no more to be had waits for the chunk's file, which costs no memory however slowly it is sent. Only where no file can be
+//! written is memory all there is. A chunk that a reader has before it is not dropped for want of memory but written to its
+//! file; if that fails, it is fetched again. A crash leaves files, which the next start removes: nothing here is durable
 //! (`docs/formats/chunk-cache.md`).
 
-use std::fs::{File, OpenOptions};
+mod chunk;
+mod file;
+mod memory;
+mod residence;
+
+use std::collections::HashMap;
+use std::fs::File;
 use std::future::Future;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -21,63 +30,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strandline_protocol::rope::{FileRange, Part};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use uuid::Uuid;
 
-use crate::encoding::hash;
 use crate::io_pool::IoPool;
 use crate::lru::Lru;
 use crate::metrics::Metrics;
 use crate::remote_log::ReaderLoad;
 use crate::sidecar::CHUNK_BYTES;
 use crate::store::StoreError;
-
-/// A piece of one segment's object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ChunkId {
-    pub(crate) segment: Uuid,
-    pub(crate) number: u64,
-}
-
-/// A chunk whose hash was right.
-#[derive(Debug, Clone)]
-pub(crate) enum Chunk {
-    Memory(Bytes),
-    File { file: Arc<File>, len: u64 },
-}
-
-impl Chunk {
-    pub(crate) fn len(&self) -> u64 {
-        match self {
-            Chunk::Memory(bytes) => bytes.len() as u64,
-            Chunk::File { len, .. } => *len,
-        }
-    }
-
-    /// `start..end` must lie in the chunk.
-    pub(crate) fn part(&self, start: u64, end: u64) -> Part {
-        match self {
-            Chunk::Memory(bytes) => Part::Bytes(bytes.slice(start as usize..end as usize)),
-            Chunk::File { file, .. } => {
-                Part::File(FileRange { file: Arc::clone(file), position: start, len: end - start })
-            }
-        }
-    }
-
-    /// Copies `buf.len()` bytes from `start` on.
-    pub(crate) fn copy_to(&self, start: u64, buf: &mut [u8]) -> io::Result<()> {
-        match self {
-            Chunk::Memory(bytes) => {
-                let start = start as usize;
-                let from = bytes.get(start..start + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-                buf.copy_from_slice(from);
-                Ok(())
-            }
-            Chunk::File { file, .. } => file.read_exact_at(buf, start),
-        }
-    }
-}
+pub(crate) use chunk::{Chunk, ChunkId};
+use file::Kept;
+use memory::{Held, Pool};
+use residence::{Budget, Residence, Room, Step};
 
 /// Why a chunk could not be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -96,64 +60,70 @@ type Answer = Option<Result<Chunk, ChunkError>>;
 
 enum Slot {
     Loading(watch::Receiver<Answer>),
-    Memory(Bytes),
-    File { file: Weak<File>, kept: Kept },
+    /// With what comes of writing it to its file, once that has begun.
+    Memory(Arc<Held>, Option<watch::Receiver<Answer>>),
 }
 
-/// A chunk in its file.
-#[derive(Debug, Clone, Copy)]
-struct Kept {
-    len: u64,
-    hash: u64,
+/// A chunk in its file, which may be closed.
+struct Filed {
+    file: Weak<File>,
+    kept: Kept,
+}
+
+struct State {
+    /// Chunks on their way, at most [`DEMAND_QUEUE_LIMIT`] and the budgets, and in memory, at most the budgets.
+    slots: HashMap<ChunkId, Slot>,
+    files: Lru<ChunkId, Filed>,
+    residence: Residence,
 }
 
 pub(crate) struct ChunkCache {
     dir: PathBuf,
-    slots: Mutex<Lru<ChunkId, Slot>>,
+    state: Mutex<State>,
     /// Files that stay open, so that a reader who goes on does not have them checked again.
     open: Mutex<Lru<ChunkId, Arc<File>>>,
     /// Names temporary files.
     writes: AtomicU64,
-    demand: Arc<Semaphore>,
-    demand_chunks: usize,
+    demand: Arc<Pool>,
     /// Of [`DEMAND_QUEUE_LIMIT`].
     demand_queue: Arc<Semaphore>,
-    read_ahead: Arc<Semaphore>,
+    read_ahead: Arc<Pool>,
     /// Chunks that read-ahead may have in memory, for fair shares.
     pub(crate) read_ahead_chunks: usize,
     io: Arc<IoPool>,
     metrics: Arc<Metrics>,
 }
 
-const CHUNK_EXTENSION: &str = "chunk";
-const PART_EXTENSION: &str = "part";
-
 /// Chunks that readers asked for and that wait for the budget of demand, or are on their way; one more is refused.
 const DEMAND_QUEUE_LIMIT: usize = 1024;
 /// How long one of them waits for the budget before its readers are told to ask again.
 const DEMAND_WAIT: Duration = Duration::from_secs(60);
-
-/// A chunk's bytes with their share of a budget, which is given back with the last copy.
-struct Held {
-    bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// A share of one budget.
-struct Share {
-    permit: OwnedSemaphorePermit,
-    /// So many must be free for memory to be handed out.
-    free_min: usize,
-}
-
 /// Chunk files that stay open.
 const OPEN_FILES: u64 = 128;
+
+/// A chunk to be written to its file, and whom to tell.
+struct Write {
+    id: ChunkId,
+    held: Arc<Held>,
+    reply: watch::Sender<Answer>,
+}
+
+enum Begun {
+    Here(Chunk),
+    /// It is in memory, of which no more is lent: its file is waited for.
+    Filing(watch::Receiver<Answer>, Option<Write>),
+    Others(watch::Receiver<Answer>),
+    /// With what its closed file should hold, if there is one.
+    Mine(watch::Sender<Answer>, watch::Receiver<Answer>, Option<Kept>),
+}
+
+/// What becomes of a chunk that came.
+enum Next {
+    Lend(Bytes),
+    Write,
+    /// Nobody waits for it.
+    Nothing,
+}
 
 impl ChunkCache {
     /// Empties `dir` of an earlier run's chunks.
@@ -164,37 +134,36 @@ impl ChunkCache {
         io: Arc<IoPool>,
         metrics: Arc<Metrics>,
     ) -> io::Result<ChunkCache> {
-        std::fs::create_dir_all(dir)?;
-        for entry in std::fs::read_dir(dir)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|name| name == CHUNK_EXTENSION || name == PART_EXTENSION) {
-                std::fs::remove_file(path)?;
-            }
-        }
+        file::clear(dir)?;
         let chunks = usize::try_from(memory_budget / CHUNK_BYTES).unwrap_or(usize::MAX).clamp(4, 4096);
         let demand_chunks = chunks.div_ceil(4);
         Ok(ChunkCache {
             dir: dir.to_owned(),
-            slots: Mutex::new(Lru::new(disk_budget)),
+            state: Mutex::new(State {
+                slots: HashMap::new(),
+                files: Lru::new(disk_budget),
+                residence: Residence::new(disk_budget / CHUNK_BYTES),
+            }),
             open: Mutex::new(Lru::new(OPEN_FILES)),
             writes: AtomicU64::new(0),
-            demand: Arc::new(Semaphore::new(demand_chunks)),
-            demand_chunks,
+            demand: Pool::new(demand_chunks),
             demand_queue: Arc::new(Semaphore::new(DEMAND_QUEUE_LIMIT)),
-            read_ahead: Arc::new(Semaphore::new(chunks - demand_chunks)),
+            read_ahead: Pool::new(chunks - demand_chunks),
             read_ahead_chunks: chunks - demand_chunks,
             io,
             metrics,
         })
     }
 
-    /// The chunk if it is there now; its place in the order of use moves.
+    /// The chunk if it can be had now; its place in the order of use moves.
     pub(crate) fn ready(&self, id: ChunkId) -> Option<Chunk> {
-        let mut slots = self.slots.lock();
-        match slots.get(&id)? {
-            Slot::Loading(_) => None,
-            Slot::Memory(bytes) => Some(Chunk::Memory(bytes.clone())),
-            Slot::File { file, kept } => Some(Chunk::File { file: file.upgrade()?, len: kept.len }),
+        let State { slots, files, residence } = &mut *self.state.lock();
+        match slots.get(&id) {
+            Some(Slot::Memory(held, _)) => {
+                residence.used(id);
+                held.lend().map(Chunk::Memory)
+            }
+            _ => opened(files, id),
         }
     }
 
@@ -203,32 +172,34 @@ impl ChunkCache {
     where
         F: Future<Output = Result<Bytes, ChunkError>> + Send + 'static,
     {
-        if let Some(chunk) = self.ready(id) {
-            self.metrics.chunk_hits.add(1);
-            return Ok(chunk);
+        let begun = self.begin(id);
+        match &begun {
+            Begun::Here(_) | Begun::Filing(..) => self.metrics.chunk_hits.add(1),
+            Begun::Others(_) | Begun::Mine(..) => self.metrics.chunk_misses.add(1),
         }
-        self.metrics.chunk_misses.add(1);
-        let mut answer = match self.begin(id) {
+        let mut answer = match begun {
+            Begun::Here(chunk) => return Ok(chunk),
+            Begun::Others(answer) => answer,
+            Begun::Filing(answer, write) => {
+                self.spawn_writes(write);
+                answer
+            }
             Begun::Mine(reply, answer, kept) => {
                 let Ok(place) = Arc::clone(&self.demand_queue).try_acquire_owned() else {
                     self.give_up(id, &reply, ChunkError::Busy);
                     return Err(ChunkError::Busy);
                 };
-                let (cache, permits) = (Arc::clone(self), Arc::clone(&self.demand));
+                let cache = Arc::clone(self);
                 tokio::spawn(async move {
-                    match tokio::time::timeout(DEMAND_WAIT, permits.acquire_owned()).await {
-                        Ok(Ok(permit)) => {
-                            let share = Share { permit, free_min: cache.demand_chunks.div_ceil(2) };
-                            cache.load(id, fetch, reply, share, kept).await;
-                        }
+                    match tokio::time::timeout(DEMAND_WAIT, cache.demand_permit()).await {
+                        Ok(Some(permit)) => cache.load(id, fetch, reply, Budget::Demand, permit, kept).await,
                         // The budget is never closed.
-                        Ok(Err(_)) | Err(_) => cache.give_up(id, &reply, ChunkError::Busy),
+                        Ok(None) | Err(_) => cache.give_up(id, &reply, ChunkError::Busy),
                     }
                     drop(place);
                 });
                 answer
             }
-            Begun::Others(answer) => answer,
         };
         let result = match answer.wait_for(Option::is_some).await {
             Ok(answer) => answer.clone(),
@@ -237,61 +208,107 @@ impl ChunkCache {
         result.unwrap_or(Err(ChunkError::Abandoned))
     }
 
-    /// Begins to fetch the chunk if it is not there and the budget of read-ahead has room. True if it is there, or will be.
+    /// Begins to fetch the chunk if it is not there and the budget of read-ahead has room, or can be given some at once.
+    /// True if it is there, or will be.
     pub(crate) fn prefetch<F>(self: &Arc<Self>, id: ChunkId, fetch: F) -> bool
     where
         F: Future<Output = Result<Bytes, ChunkError>> + Send + 'static,
     {
-        if self.slots.lock().contains(&id) {
-            return true;
+        {
+            let state = self.state.lock();
+            if state.slots.contains_key(&id) || state.files.contains(&id) {
+                return true;
+            }
         }
-        let Ok(permit) = Arc::clone(&self.read_ahead).try_acquire_owned() else { return false };
-        if let Begun::Mine(reply, _answer, kept) = self.begin(id) {
-            let cache = Arc::clone(self);
-            let share = Share { permit, free_min: self.read_ahead_chunks.div_ceil(2) };
-            tokio::spawn(async move { cache.load(id, fetch, reply, share, kept).await });
+        let permits = &self.read_ahead.permits;
+        let permit = Arc::clone(permits).try_acquire_owned().or_else(|_| {
+            self.make_room(Budget::ReadAhead, 1);
+            Arc::clone(permits).try_acquire_owned()
+        });
+        let Ok(permit) = permit else { return false };
+        match self.begin(id) {
+            Begun::Mine(reply, _answer, kept) => {
+                let cache = Arc::clone(self);
+                tokio::spawn(async move { cache.load(id, fetch, reply, Budget::ReadAhead, permit, kept).await });
+            }
+            // Another was faster. What was begun is to be done.
+            Begun::Filing(_, write) => self.spawn_writes(write),
+            Begun::Here(_) | Begun::Others(_) => {}
         }
         true
     }
 
+    /// A reader has these behind it; `awaited` if others have them before them.
+    pub(crate) fn passed(self: &Arc<Self>, ids: &[ChunkId], awaited: bool) {
+        if ids.is_empty() {
+            return;
+        }
+        {
+            let mut state = self.state.lock();
+            for id in ids {
+                state.residence.passed(*id, awaited);
+            }
+        }
+        self.make_room(Budget::Demand, self.demand.waiting());
+        self.make_room(Budget::ReadAhead, 0);
+    }
+
     fn begin(&self, id: ChunkId) -> Begun {
-        let mut slots = self.slots.lock();
-        let mut closed = None;
-        match slots.get(&id) {
+        let State { slots, files, residence } = &mut *self.state.lock();
+        match slots.get_mut(&id) {
             // A loader that ended without an answer (it panicked) leaves a closed channel: begin anew.
             Some(Slot::Loading(answer)) if answer.has_changed().is_ok() => return Begun::Others(answer.clone()),
-            Some(Slot::Memory(bytes)) => {
-                let chunk = Chunk::Memory(bytes.clone());
-                return Begun::Others(watch::channel(Some(Ok(chunk))).1);
-            }
-            Some(Slot::File { file, kept }) => match file.upgrade() {
-                Some(file) => {
-                    let chunk = Chunk::File { file, len: kept.len };
-                    return Begun::Others(watch::channel(Some(Ok(chunk))).1);
-                }
-                None => closed = Some(*kept),
-            },
             Some(Slot::Loading(_)) | None => {}
+            Some(Slot::Memory(held, filing)) => {
+                residence.used(id);
+                if let Some(bytes) = held.lend() {
+                    return Begun::Here(Chunk::Memory(bytes));
+                }
+                let (answer, write) = begin_write(id, held, filing, residence);
+                return Begun::Filing(answer, write);
+            }
         }
-        if closed.is_some() {
-            // Its file stays: it is looked at first.
-            slots.remove(&id);
+        if let Some(chunk) = opened(files, id) {
+            return Begun::Here(chunk);
         }
+        // Its file stays: it is looked at first.
+        let closed = files.get(&id).map(|filed| filed.kept);
         let (reply, answer) = watch::channel(None);
-        // Weighs nothing until it is there, so that it cannot be evicted for its own sake.
-        let left = slots.insert(id, Slot::Loading(answer.clone()), 0);
-        drop(slots);
-        self.forget(left);
+        slots.insert(id, Slot::Loading(answer.clone()));
         Begun::Mine(reply, answer, closed)
     }
 
-    async fn load<F>(&self, id: ChunkId, fetch: F, reply: watch::Sender<Answer>, share: Share, closed: Option<Kept>)
-    where
+    async fn demand_permit(self: &Arc<Self>) -> Option<OwnedSemaphorePermit> {
+        let pool = &self.demand;
+        let waiting = pool.wait();
+        let mut acquired = std::pin::pin!(Arc::clone(&pool.permits).acquire_owned());
+        let permit = loop {
+            self.make_room(Budget::Demand, pool.waiting());
+            tokio::select! {
+                biased;
+                permit = &mut acquired => break permit,
+                () = pool.changed.notified() => {}
+            }
+        };
+        drop(waiting);
+        permit.ok()
+    }
+
+    async fn load<F>(
+        self: &Arc<Self>,
+        id: ChunkId,
+        fetch: F,
+        reply: watch::Sender<Answer>,
+        budget: Budget,
+        permit: OwnedSemaphorePermit,
+        closed: Option<Kept>,
+    ) where
         F: Future<Output = Result<Bytes, ChunkError>>,
     {
         if let Some(kept) = closed
             && let Some(file) = self.reopen(id, kept).await
         {
+            self.state.lock().slots.remove(&id);
             reply.send_replace(Some(Ok(Chunk::File { file, len: kept.len })));
             return;
         }
@@ -299,90 +316,138 @@ impl ChunkCache {
             Ok(bytes) => bytes,
             Err(error) => return self.give_up(id, &reply, error),
         };
-        let Share { permit, free_min } = share;
-        let plenty = permit.semaphore().available_permits() >= free_min;
-        let bytes = Bytes::from_owner(Held { bytes, _permit: permit });
-        let len = bytes.len() as u64;
-        let in_memory = Chunk::Memory(bytes.clone());
-        if plenty {
-            let left = self.slots.lock().insert(id, Slot::Memory(bytes.clone()), len);
-            self.forget(left);
-            reply.send_replace(Some(Ok(in_memory)));
-            drop(reply);
-            self.keep_as_file(id, bytes).await;
-            return;
+        let pool = self.pool(budget);
+        let held = Held::new(bytes, Arc::clone(pool), permit);
+        let next = {
+            let State { slots, residence, .. } = &mut *self.state.lock();
+            // Its receiver goes with it: the others are those of readers who wait.
+            drop(slots.remove(&id));
+            residence.came(id, budget);
+            let lent =
+                if reply.receiver_count() > 0 { held.lend().map_or(Next::Write, Next::Lend) } else { Next::Nothing };
+            let filing = matches!(lent, Next::Write).then(|| {
+                residence.leaving(id);
+                reply.subscribe()
+            });
+            slots.insert(id, Slot::Memory(Arc::clone(&held), filing));
+            lent
+        };
+        match next {
+            Next::Nothing => drop(held),
+            Next::Lend(bytes) => {
+                drop(held);
+                reply.send_replace(Some(Ok(Chunk::Memory(bytes))));
+            }
+            // Who waits is given the file; later readers wait with them.
+            Next::Write => self.write(Write { id, held, reply }).await,
         }
-        // Who waits is given the file; later readers wait with them.
-        let filed = self.keep_as_file(id, bytes).await;
-        reply.send_replace(Some(Ok(filed.unwrap_or(in_memory))));
+        if pool.waiting() > 0 {
+            self.make_room(budget, pool.waiting());
+        }
     }
 
     fn give_up(&self, id: ChunkId, reply: &watch::Sender<Answer>, error: ChunkError) {
-        self.slots.lock().remove(&id);
+        self.state.lock().slots.remove(&id);
         reply.send_replace(Some(Err(error)));
     }
 
-    /// Writes the chunk's file and serves it from there on. `None` if it cannot be written.
-    async fn keep_as_file(&self, id: ChunkId, bytes: Bytes) -> Option<Chunk> {
-        let path = self.path(id);
-        let part = path.with_extension(format!("{}.{PART_EXTENSION}", self.writes.fetch_add(1, Ordering::Relaxed)));
-        let kept = Kept { len: bytes.len() as u64, hash: 0 };
-        let written = self.io.run(move || Ok((hash(&bytes), write_file(&part, &path, &bytes)?))).await;
-        let (kept, file) = match written {
-            Ok(Ok((hash, file))) => (Kept { hash, ..kept }, Arc::new(file)),
-            Ok(Err(error)) | Err(error) => {
+    /// Does what `residence` says, so that `asked` chunks fit. What is dropped is free when this returns.
+    fn make_room(self: &Arc<Self>, budget: Budget, asked: usize) {
+        let pool = self.pool(budget);
+        let (mut dropped, mut writes) = (Vec::new(), Vec::new());
+        {
+            let State { slots, residence, .. } = &mut *self.state.lock();
+            let room = Room { budget, chunks: pool.chunks, free: pool.permits.available_permits(), asked };
+            let held = |id: &ChunkId| matches!(slots.get(id), Some(Slot::Memory(held, _)) if held.is_lent());
+            for step in residence.room(room, held) {
+                match step {
+                    Step::Drop(id) => dropped.extend(slots.remove(&id)),
+                    Step::Write(id) => {
+                        if let Some(Slot::Memory(held, filing)) = slots.get_mut(&id) {
+                            writes.extend(begin_write(id, held, filing, residence).1);
+                        }
+                    }
+                }
+            }
+        }
+        self.metrics.chunks_released.add(dropped.len() as u64);
+        drop(dropped);
+        self.spawn_writes(writes);
+    }
+
+    fn spawn_writes(self: &Arc<Self>, writes: impl IntoIterator<Item = Write>) {
+        for write in writes {
+            let cache = Arc::clone(self);
+            tokio::spawn(async move { cache.write(write).await });
+        }
+    }
+
+    /// Writes the chunk's file and serves it from there on; if it cannot be written, who waits is given the memory.
+    async fn write(&self, write: Write) {
+        let Write { id, held, reply } = write;
+        let (path, number, job) = (self.path(id), self.writes.fetch_add(1, Ordering::Relaxed), Arc::clone(&held));
+        let written = self.io.run(move || file::write(&path, number, &job.bytes)).await.and_then(|written| written);
+        let answer = match written {
+            Ok((file, kept)) => {
+                self.metrics.chunk_files_written.add(1);
+                let file = Arc::new(file);
+                self.filed(id, &held, &file, kept);
+                Some(Chunk::File { file, len: kept.len })
+            }
+            Err(error) => {
                 tracing::warn!(directory = %self.dir.display(), %error, "the chunk cache cannot write; check space and permissions of its directory");
-                self.slots.lock().remove(&id);
-                return None;
+                let gone = self.state.lock().leave(id, &held);
+                drop(gone);
+                (reply.receiver_count() > 0).then(|| Chunk::Memory(held.lend_beyond()))
             }
         };
-        let mut slots = self.slots.lock();
-        let mut left = Vec::new();
-        let slot = Slot::File { file: Arc::downgrade(&file), kept };
-        let wanted = match slots.get(&id) {
-            Some(there @ Slot::Memory(_)) => {
-                *there = slot;
-                true
-            }
-            // It weighs something from now on.
-            Some(Slot::Loading(_)) => {
-                left = slots.insert(id, slot, kept.len);
-                true
-            }
-            Some(Slot::File { .. }) | None => false,
-        };
-        drop(slots);
-        self.forget(left);
-        if wanted {
-            drop(self.open.lock().insert(id, Arc::clone(&file), 1));
+        drop(held);
+        reply.send_replace(answer.map(Ok));
+    }
+
+    /// The file takes the place of the memory.
+    fn filed(&self, id: ChunkId, held: &Arc<Held>, file: &Arc<File>, kept: Kept) {
+        let mut state = self.state.lock();
+        let gone = state.leave(id, held);
+        let wanted = gone.is_some();
+        let left = if wanted {
+            state.files.insert(id, Filed { file: Arc::downgrade(file), kept }, kept.len)
         } else {
+            Vec::new()
+        };
+        let another = state.files.contains(&id);
+        drop(state);
+        drop(gone);
+        self.forget(left.into_iter().map(|(left, _)| left).filter(|left| *left != id));
+        if wanted {
+            drop(self.open.lock().insert(id, Arc::clone(file), 1));
+        } else if !another {
             let _ = std::fs::remove_file(self.path(id));
         }
-        Some(Chunk::File { file, len: kept.len })
     }
 
     /// The file of a chunk that nobody had open, if its bytes are still what they were.
     async fn reopen(&self, id: ChunkId, kept: Kept) -> Option<Arc<File>> {
         let path = self.path(id);
-        let checked = self.io.run(move || {
-            let file = File::open(&path)?;
-            let mut bytes = vec![0; kept.len as usize];
-            file.read_exact_at(&mut bytes, 0)?;
-            let whole = file.metadata()?.len() == kept.len && hash(&bytes) == kept.hash;
-            if whole { Ok(file) } else { Err(io::Error::other("its bytes have changed")) }
-        });
-        match checked.await.and_then(|checked: io::Result<File>| checked) {
+        let checked = self.io.run(move || file::reopen(&path, kept)).await.and_then(|checked| checked);
+        match checked {
             Ok(file) => {
                 let file = Arc::new(file);
-                let slot = Slot::File { file: Arc::downgrade(&file), kept };
-                let left = self.slots.lock().insert(id, slot, kept.len);
-                self.forget(left);
-                drop(self.open.lock().insert(id, Arc::clone(&file), 1));
+                if let Some(filed) = self.state.lock().files.get(&id) {
+                    filed.file = Arc::downgrade(&file);
+                    drop(self.open.lock().insert(id, Arc::clone(&file), 1));
+                }
                 Some(file)
             }
             Err(error) => {
-                self.metrics.chunk_files_lost.add(1);
-                tracing::warn!(file = %self.path(id).display(), %error, "a file of the chunk cache is of no use, fetching it again");
+                let lost = self.state.lock().files.remove(&id);
+                // Otherwise it was evicted a moment ago.
+                if lost.is_some() {
+                    let path = self.path(id);
+                    let _ = std::fs::remove_file(&path);
+                    self.metrics.chunk_files_lost.add(1);
+                    tracing::warn!(file = %path.display(), %error, "a file of the chunk cache is of no use, fetching it again");
+                }
                 None
             }
         }
@@ -390,17 +455,30 @@ impl ChunkCache {
 
     /// Forgets a chunk whose bytes make no sense, so that the next reader has it fetched anew.
     pub(crate) fn discard(&self, id: ChunkId) {
-        let slot = self.slots.lock().remove(&id);
-        self.open.lock().remove(&id);
-        self.forget(slot.map(|slot| (id, slot)).into_iter().collect());
+        let (gone, filed) = {
+            let State { slots, files, residence } = &mut *self.state.lock();
+            let in_memory = matches!(slots.get(&id), Some(Slot::Memory(..)));
+            let gone = if in_memory { slots.remove(&id) } else { None };
+            if in_memory {
+                residence.left(id);
+            }
+            (gone, files.remove(&id))
+        };
+        drop(gone);
+        self.forget(filed.map(|_| id));
     }
 
     pub(crate) fn reader_load(&self) -> ReaderLoad {
-        let free = self.demand.available_permits();
+        let free = {
+            let State { slots, residence, .. } = &*self.state.lock();
+            let lent = |id: &&ChunkId| matches!(slots.get(*id), Some(Slot::Memory(held, _)) if held.is_lent());
+            // What is kept in memory only because there is room counts as free.
+            self.demand.permits.available_permits() + residence.of(Budget::Demand).filter(|id| !lent(id)).count()
+        };
         // Of those in the queue, the ones with memory are on their way.
         let queued = DEMAND_QUEUE_LIMIT - self.demand_queue.available_permits();
-        let waiting = if free > 0 { 0 } else { queued.saturating_sub(self.demand_chunks) };
-        ReaderLoad { waiting, free, budget: self.demand_chunks }
+        let waiting = if free > 0 { 0 } else { queued.saturating_sub(self.demand.chunks) };
+        ReaderLoad { waiting, free, budget: self.demand.chunks }
     }
 
     /// As if [`OPEN_FILES`] others had been opened.
@@ -409,45 +487,78 @@ impl ChunkCache {
         *self.open.lock() = Lru::new(OPEN_FILES);
     }
 
+    /// As if memory were wanted for as many others.
+    #[cfg(test)]
+    pub(crate) async fn write_all(&self) {
+        let writes: Vec<Write> = {
+            let State { slots, residence, .. } = &mut *self.state.lock();
+            let each = slots.iter_mut().filter_map(|(id, slot)| match slot {
+                Slot::Memory(held, filing) => begin_write(*id, held, filing, residence).1,
+                Slot::Loading(_) => None,
+            });
+            each.collect()
+        };
+        for write in writes {
+            self.write(write).await;
+        }
+    }
+
     /// Evicted chunks lose their files; readers that hold one open go on.
-    fn forget(&self, left: Vec<(ChunkId, Slot)>) {
-        for (id, slot) in left {
-            if matches!(slot, Slot::File { .. }) {
-                self.metrics.chunks_evicted.add(1);
-                self.open.lock().remove(&id);
-                let _ = std::fs::remove_file(self.path(id));
-            }
+    fn forget(&self, left: impl IntoIterator<Item = ChunkId>) {
+        for id in left {
+            self.metrics.chunks_evicted.add(1);
+            self.open.lock().remove(&id);
+            let _ = std::fs::remove_file(self.path(id));
+        }
+    }
+
+    fn pool(&self, budget: Budget) -> &Arc<Pool> {
+        match budget {
+            Budget::Demand => &self.demand,
+            Budget::ReadAhead => &self.read_ahead,
         }
     }
 
     fn path(&self, id: ChunkId) -> PathBuf {
-        self.dir.join(format!("{}-{}.{CHUNK_EXTENSION}", id.segment.simple(), id.number))
+        file::path(&self.dir, id)
     }
 
-    /// Bytes of all chunks that are there.
+    /// Bytes of all chunk files.
     pub(crate) fn bytes(&self) -> u64 {
-        self.slots.lock().weight()
+        self.state.lock().files.weight()
     }
 }
 
-enum Begun {
-    /// With what its closed file should hold, if there is one.
-    Mine(watch::Sender<Answer>, watch::Receiver<Answer>, Option<Kept>),
-    Others(watch::Receiver<Answer>),
+impl State {
+    /// Takes the chunk out of memory if it is this one. What is returned is to be dropped outside of the lock.
+    fn leave(&mut self, id: ChunkId, held: &Arc<Held>) -> Option<Slot> {
+        let ours = matches!(self.slots.get(&id), Some(Slot::Memory(there, _)) if Arc::ptr_eq(there, held));
+        if !ours {
+            return None;
+        }
+        self.residence.left(id);
+        self.slots.remove(&id)
+    }
 }
 
-/// Another writer of the same chunk, or a reader of an earlier file of this name, is not disturbed.
-fn write_file(part: &Path, path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let write = || {
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(part)?;
-        file.write_all(bytes)?;
-        std::fs::rename(part, path)?;
-        Ok(file)
-    };
-    let written = write();
-    if written.is_err() {
-        // A full disk is not to be filled by halves of files.
-        let _ = std::fs::remove_file(part);
+/// What its readers wait for; the chunk is to be written if this is the first to say so.
+fn begin_write(
+    id: ChunkId,
+    held: &Arc<Held>,
+    filing: &mut Option<watch::Receiver<Answer>>,
+    residence: &mut Residence,
+) -> (watch::Receiver<Answer>, Option<Write>) {
+    if let Some(answer) = filing {
+        return (answer.clone(), None);
     }
-    written
+    let (reply, answer) = watch::channel(None);
+    *filing = Some(answer.clone());
+    residence.leaving(id);
+    (answer, Some(Write { id, held: Arc::clone(held), reply }))
+}
+
+/// From its file, if somebody has that open.
+fn opened(files: &mut Lru<ChunkId, Filed>, id: ChunkId) -> Option<Chunk> {
+    let filed = files.get(&id)?;
+    Some(Chunk::File { file: filed.file.upgrade()?, len: filed.kept.len })
 }

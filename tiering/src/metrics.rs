@@ -39,7 +39,11 @@ pub struct Metrics {
     pub store_timeouts: Counter,
     pub chunk_hits: Counter,
     pub chunk_misses: Counter,
+    /// Chunk files that left the cache.
     pub chunks_evicted: Counter,
+    /// Chunks that were read and dropped from memory without a file.
+    pub chunks_released: Counter,
+    pub chunk_files_written: Counter,
     /// Chunk files that were gone or damaged when they were opened again.
     pub chunk_files_lost: Counter,
     /// Objects whose hash was wrong when first read.

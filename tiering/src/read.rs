@@ -433,7 +433,9 @@ impl Segment<'_> {
             end,
             size_bytes: self.sidecar.size_bytes,
         };
-        let window = log.streams.lock().note(span, log.read_ahead_depth(), log.chunks.read_ahead_chunks);
+        let noted = log.streams.lock().note(span, log.read_ahead_depth(), log.chunks.read_ahead_chunks);
+        log.chunks.passed(&noted.passed, noted.awaited);
+        let window = noted.window;
         let first = end.saturating_sub(1) / CHUNK_BYTES + 1;
         let chunks = self.sidecar.chunk_hashes.len() as u64;
         for number in first..chunks.min(first + window) {

@@ -40,7 +40,8 @@ pub struct RemoteLogConfig {
     pub chunk_cache_dir: PathBuf,
     /// Chunk files on local disk.
     pub chunk_cache_bytes: u64,
-    /// Chunks in memory: on their way, or being written to their file. A quarter is for demand, the rest for read-ahead.
+    /// Chunks in memory: on their way, or being read; it stays filled with the last of them. A quarter is for demand, the
+    /// rest for read-ahead.
     pub chunk_memory_bytes: u64,
     /// Manifests, runs and sidecars in memory.
     pub metadata_cache_bytes: u64,

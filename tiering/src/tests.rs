@@ -1,5 +1,6 @@
 //! Tests of the crate against real files and, by environment, real stores.
 
+mod caching;
 mod conformance;
 
 mod golden;

@@ -84,7 +84,9 @@ pub(super) fn settle(
         Vec::new()
     };
     target.elr = eligible;
-    let keeps = target.isr.contains(&before.leader) && may_lead(before.leader);
+    // A leader that stops, and that nobody in sync can follow, leads until it is gone: who is eligible may have less.
+    let followed = target.isr.iter().any(|id| may_lead(*id));
+    let keeps = target.isr.contains(&before.leader) && (may_lead(before.leader) || !followed);
     target.leader = if keeps { before.leader } else { NO_LEADER };
     if !keeps {
         elect(&mut target, rules, &may_lead);
@@ -187,6 +189,15 @@ mod tests {
         assert_eq!(after(&two, &[], distrusts(2), &[]).elr, [1]);
         let last = record(&[1], &[], 1);
         assert_eq!(after(&last, &[], distrusts(1), &[]).elr, [1], "nobody else is left");
+    }
+
+    #[test]
+    fn a_stopping_leader_that_nobody_in_sync_can_follow_goes_on() {
+        let last = record(&[1], &[2], 1);
+        assert_eq!(settle(&last, last.clone(), RULES, |id| id != 1), None);
+        let two = record(&[1, 2], &[], 1);
+        let followed = settle(&two, two.clone(), RULES, |id| id != 1).unwrap();
+        assert_eq!((followed.leader, followed.leader_epoch), (2, 6));
     }
 
     #[test]

@@ -104,6 +104,12 @@ pub(super) fn end_reassignment(
     if !record.is_reassigning() || !added || !can_lead {
         return None;
     }
+    // Other than in Kafka, who is in sync does not go while too few would be left that are.
+    let kept = targets.iter().filter(|id| record.isr.contains(id)).count();
+    let safe = |id: &BrokerId| !record.isr.contains(id) && !record.elr.contains(id);
+    if kept < rules.min_insync_replicas.min(targets.len()) && !record.removing.iter().all(safe) {
+        return None;
+    }
     let mut target = record.clone();
     target.replicas = targets;
     target.adding.clear();

@@ -50,6 +50,11 @@ impl World {
             let pause = self.around(600);
             self.at(pause, Event::Replace(id, life));
         }
+        // What it has committed is on its way to others, whatever happens to it now.
+        let committed = self.oracle.committed_end();
+        if self.nodes.get(&id).and_then(|n| n.partition()).is_some_and(|p| p.offsets().high_watermark > committed) {
+            self.look(id)?;
+        }
         // What one has done may wake another one of the same node.
         for _ in 0..2 {
             self.poll_tier(id, life);

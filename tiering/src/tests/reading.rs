@@ -29,10 +29,7 @@ async fn a_sequential_read_fetches_each_byte_once_and_ahead() {
     assert_eq!(metrics.store_chunk_bytes.get(), sent, "each byte came once");
     let chunks = metrics.store_chunk_gets.get();
     assert!(metrics.chunk_misses.get() < chunks, "some chunks were there before they were asked for");
-    // Again, from the chunk files.
-    wait_for(|| world.log.chunk_cache_bytes() == sent).await;
-    consume(&world.partition, 0, 6000, 1 << 20).await;
-    assert_eq!(metrics.store_chunk_bytes.get(), sent);
+    assert_eq!(metrics.chunk_files_written.get(), 0, "who goes on in order needs no file");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,15 +145,17 @@ async fn a_damaged_or_missing_chunk_file_is_fetched_again_and_never_served() {
     let sent = segments[0].size_bytes;
     world.partition.copy(&LEADER, &segments, 1).await.unwrap();
     let whole = consume(&world.partition, 0, 2000, 1 << 20).await;
+    world.log.chunks.write_all().await;
     let files = || {
         let entries = std::fs::read_dir(world.dir.path().join("chunks")).unwrap();
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         files.sort();
         files
     };
-    wait_for(|| files().iter().filter(|file| file.extension().is_some_and(|name| name == "chunk")).count() == 3).await;
-    wait_for(|| world.log.chunk_cache_bytes() == sent).await;
+    assert!(files().iter().all(|file| file.extension().is_some_and(|name| name == "chunk")));
+    assert_eq!((files().len(), world.log.chunk_cache_bytes()), (3, sent));
     let metrics = world.log.metrics();
+    assert_eq!(metrics.chunk_files_written.get(), 3);
     world.log.chunks.close_files();
     assert_eq!(consume(&world.partition, 0, 2000, 1 << 20).await, whole);
     assert_eq!((metrics.store_chunk_bytes.get(), metrics.chunk_files_lost.get()), (sent, 0), "checked, and good");
@@ -190,16 +189,16 @@ async fn the_chunk_cache_stays_under_its_limit_and_begins_empty() {
     let segments: Vec<_> = (0..3).map(|number| segment(number * 2000, 200, 10_000, 5)).collect();
     world.partition.copy(&LEADER, &segments, 1).await.unwrap();
     consume(&world.partition, 0, 6000, 1 << 20).await;
+    world.log.chunks.write_all().await;
     let limit = 2 * CHUNK_BYTES;
-    // A chunk that comes while the writer is busy is not kept; nine in all, and two fit.
-    wait_for(|| world.log.metrics().chunks_evicted.get() >= 1).await;
+    // Nine in all, and two fit.
+    let metrics = world.log.metrics();
+    assert_eq!(metrics.chunk_files_written.get() + metrics.chunks_released.get(), 9);
+    assert_eq!(metrics.chunk_files_written.get() - metrics.chunks_evicted.get(), 2);
     assert!(world.log.chunk_cache_bytes() <= limit);
-    wait_for(|| {
-        let sizes =
-            std::fs::read_dir(dir.path().join("chunks")).unwrap().map(|e| e.unwrap().metadata().map_or(0, |m| m.len()));
-        sizes.sum::<u64>() <= limit
-    })
-    .await;
+    let entries = std::fs::read_dir(dir.path().join("chunks")).unwrap();
+    let sizes = entries.map(|entry| entry.unwrap().metadata().unwrap().len());
+    assert!(sizes.sum::<u64>() <= limit);
 }
 
 #[tokio::test(flavor = "multi_thread")]
