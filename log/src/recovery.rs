@@ -499,6 +499,12 @@ impl Log {
             tracing::warn!(dir = %self.dir.display(), log_start = self.log_start, "the log starts past its end");
             self.clear_below_log_start().map_err(io::Error::other).map_err(OpenError::io(&*self.dir))?;
         }
+        // A truncation that a crash cut short leaves what was taken of the part that is gone.
+        let beyond: Vec<i64> = self.snapshots.range(self.log_end + 1..).copied().collect();
+        if !beyond.is_empty() {
+            self.remove_snapshots(beyond).map_err(io::Error::other).map_err(OpenError::io(&*self.dir))?;
+            self.disk().sync_dir(&self.dir).map_err(OpenError::io(&*self.dir))?;
+        }
         if !self.config.remote_storage_enable {
             self.log_start = self.local_log_start();
         }

@@ -517,6 +517,9 @@ impl Partition {
         self.after_restart(&mut log);
         self.advance(&mut log);
         if self.leads_in(epoch) {
+            if let Role::Leader(leadership) = &mut *self.role.lock() {
+                leadership.restarted(log.offsets().log_end);
+            }
             self.set_ready(true);
         }
     }

@@ -72,6 +72,11 @@ impl Leadership {
         self.begin_end
     }
 
+    /// The log begins anew and ends at `log_end`: what it had before nobody has to have.
+    pub fn restarted(&mut self, log_end: i64) {
+        self.begin_end = log_end;
+    }
+
     pub fn record(&self) -> &PartitionRecord {
         &self.record
     }
@@ -279,6 +284,15 @@ mod tests {
         assert!(leader.note_registration(3, 7) && leader.note_registration(3, 9));
         assert!(!leader.note_registration(3, 7), "a fetch that was long under way");
         assert_eq!(leader.broker_epochs(&[1, 3]), [-1, 9]);
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_is_all_that_is_asked_for() {
+        let mut leader = Leadership::begin(1, record(&[1], 0), 16, 0);
+        leader.note_fetch(2, 11, 11, 1);
+        assert_eq!(leader.change_isr(11, 11, 2, 30), None, "the leadership began with more");
+        leader.restarted(11);
+        assert_eq!(leader.change_isr(11, 11, 3, 30), Some(vec![1, 2]));
     }
 
     #[test]

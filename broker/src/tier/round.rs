@@ -51,6 +51,12 @@ impl Round<'_> {
         if pointer.state != PointerState::Open {
             return Ok(false);
         }
+        // Records may have been deleted while the remote log was being opened: then nothing but the log knows.
+        let log_start = partition.offsets().log_start;
+        if log_start > pointer.log_start_offset {
+            let trimmed = self.remote.trim(&self.leader, log_start).await?;
+            self.apply(trimmed);
+        }
         let copied = if config.remote_log_copy_disable { Ok(()) } else { self.copy(&config).await };
         self.free_local(&config);
         self.expire(&config).await?;

@@ -70,8 +70,10 @@ fn begin(
     rules: Rules,
 ) -> Result<Option<PartitionRecord>, Refused> {
     check_assignment(image, wanted)?;
-    // A move that replaces another one begins from where that one began.
-    let original: Vec<BrokerId> = record.replicas.iter().copied().filter(|id| !record.adding.contains(id)).collect();
+    // A move that replaces another one begins from where that one began, but who has come into sync since goes only in the end.
+    let counts = |id: &BrokerId| record.isr.contains(id) || record.elr.contains(id);
+    let begun = |id: &BrokerId| !record.adding.contains(id) || counts(id);
+    let original: Vec<BrokerId> = record.replicas.iter().copied().filter(begun).collect();
     let mut target = record.clone();
     target.adding = wanted.iter().copied().filter(|id| !original.contains(id)).collect();
     target.removing = original.iter().copied().filter(|id| !wanted.contains(id)).collect();

@@ -246,7 +246,11 @@ impl World {
                 });
                 running.waits.push(Wait { task, attempt, first_offset: appended.first_offset });
             }
-            Err(code) => self.send(to, CLIENT, Message::ProduceAnswer { attempt, outcome: Err(code) }),
+            Err(code) => {
+                let (id, sequence) = (attempt.producer_id, attempt.batch.sequence);
+                self.trace.note(now, format_args!("node {to} refuses {id} {sequence}: {code:?}"));
+                self.send(to, CLIENT, Message::ProduceAnswer { attempt, outcome: Err(code) });
+            }
         }
     }
 
@@ -308,14 +312,15 @@ impl World {
 
     /// Whether something is still to come right; `tell` hears what, if it wants to.
     pub(super) fn unsettled(&self, tell: &mut dyn FnMut(fmt::Arguments<'_>)) -> bool {
+        let Some(record) = self.controller.record(self.tp) else {
+            let fenced: Vec<_> = self.controller.image.brokers.values().map(|b| (b.broker_id, b.fenced)).collect();
+            tell(format_args!("45: there is no partition; brokers that are fenced: {fenced:?}"));
+            return true;
+        };
         if let Some(p) = self.producers.iter().find(|p| p.left > 0) {
             tell(format_args!("41: producer {} has {} batches left", p.id, p.left));
             return true;
         }
-        let Some(record) = self.controller.record(self.tp) else {
-            tell(format_args!("45: there is no partition"));
-            return true;
-        };
         if record.leader < 0 || record.isr.len() != record.replicas.len() {
             tell(format_args!("42: replicas are not in sync: {record:?}"));
             return true;
