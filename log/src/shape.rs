@@ -236,6 +236,12 @@ impl Log {
         result
     }
 
+    /// Whether the producers' snapshot of `offset` is there and can be read: a power loss may have left a name without its bytes.
+    fn has_sound_snapshot(&self, offset: i64) -> bool {
+        let read = || self.disk().read_file(&self.snapshot_path(offset), producer_snapshot::FILE_BYTES_MAX);
+        self.snapshots.contains(&offset) && read().is_ok_and(|bytes| producer_snapshot::decode(&bytes, offset).is_ok())
+    }
+
     fn try_delete(&mut self, count: usize) -> Result<DeletedSegments, LogError> {
         let mut deleted = DeletedSegments { count, ..DeletedSegments::default() };
         let disk = Arc::clone(self.disk());
@@ -243,16 +249,16 @@ impl Log {
             // What came before the new start is known from its snapshot alone.
             let base = self.segments[count].base();
             let path = self.snapshot_path(base);
-            if !self.snapshots.contains(&base) {
+            if !self.has_sound_snapshot(base) {
                 let bytes = self.producer_snapshot_at(base)?;
+                remove_if_exists(&*disk, &path)?;
                 disk.create(&path)?.write_at(&mut [io::IoSlice::new(&bytes)], 0)?;
                 self.snapshots.insert(base);
-                self.unsynced.insert(path.clone());
             }
-            if self.unsynced.remove(&path) {
-                disk.open(&path)?.sync_all()?;
-                disk.sync_dir(&self.dir)?;
-            }
+            // Also one that an earlier process wrote: it may have ended before it was synced.
+            self.unsynced.remove(&path);
+            disk.open(&path)?.sync_all()?;
+            disk.sync_dir(&self.dir)?;
             // Nor can recovery read the epochs of batches that are gone.
             self.write_epochs()?;
         }

@@ -138,6 +138,7 @@ impl World {
                 // From now on it knows what it has lost.
                 running.clean = true;
                 self.trace.note(now, format_args!("node {to} is registered in broker epoch {epoch}"));
+                self.at(1, Event::ApplyMetadata(to, life));
             }
             (Pending::Beat, Response::Heartbeat(Ok(answer))) => {
                 if answer.may_stop && running.wants_shutdown {
@@ -208,10 +209,12 @@ impl World {
         let Some(running) = self.alive(id, life) else { return Ok(()) };
         let from = running.applied;
         let upto = log_len.min(from + most);
-        if running.broker_epoch >= 0 && upto > from {
+        // One that has all there is may have heard only now which registration is its own.
+        let waits = !running.open && upto > 0;
+        if running.broker_epoch >= 0 && (upto > from || waits) {
             running.applied = upto;
             let entries = &self.controller.log[from..upto];
-            let image = Arc::clone(&entries[entries.len() - 1].image);
+            let image = Arc::clone(&self.controller.log[upto - 1].image);
             let records: Vec<MetadataRecord> = entries.iter().flat_map(|e| e.records.iter().cloned()).collect();
             let update = ImageUpdate { image, records: Arc::new(records) };
             self.follow(id, life, &update)?;
