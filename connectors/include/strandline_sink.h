@@ -73,7 +73,7 @@ struct strandline_setting {
 struct strandline_task {
     const char *connector; /* the connector's name */
     uint32_t task;         /* the task's number, from 0 */
-    const char *spool;     /* a directory for files of this task, emptied before it starts; the working directory */
+    const char *spool;     /* a directory for files of this task, emptied before it starts */
     const struct strandline_setting *settings;
     size_t settings_count;
 };

@@ -6,6 +6,7 @@ It appends "partition offset" for each offset of a write to `file`; what it is g
 import json
 import os
 import struct
+import subprocess
 import sys
 import time
 
@@ -24,6 +25,13 @@ def misbehave(mode, number):
         os.abort()
     if mode == "exit":
         sys.exit(3)
+    if mode == "orphan":
+        with open(settings["file"] + ".orphan", "w") as orphan:
+            orphan.write(str(subprocess.Popen(["sleep", "3600"]).pid))
+        sys.exit(3)
+    if mode == "flood":
+        while True:
+            sys.stderr.buffer.write(b"all work and no play\n" * 1000)
     if mode == "raise":
         raise RuntimeError("a mistake in the plugin")
     if mode == "hang":
@@ -55,6 +63,19 @@ def misbehave(mode, number):
     time.sleep(3600)
 
 
+def moody(call):
+    """What a plugin may say without having broken: try again, open again, not this row."""
+    global moods
+    moods += 1
+    words = {"message": "mood %d" % moods}
+    if moods <= 2:
+        return {"error": "retriable", **words}
+    if moods == 3:
+        return {"error": "reopen", **words}
+    return {"error": "rejected", "rejected": [call["first_offset"]], **words} if call["first_offset"] == 100 else {}
+
+
+moods = 0
 ends = {}
 while head := sys.stdin.buffer.read(HEAD.size):
     _, json_length, rows_length = HEAD.unpack(head)
@@ -67,7 +88,14 @@ while head := sys.stdin.buffer.read(HEAD.size):
         broken = not os.path.exists(settings["file"] + ".fixed")
     elif call["call"] == "write":
         offsets = range(call["first_offset"], call["next_offset"])
-        if broken and offsets.stop > int(settings["at"]) and settings["mode"] != "lie-offset":
+        if settings["mode"] == "moody" and offsets.stop > int(settings["at"]):
+            answer.update(moody(call))
+            if "error" in answer:
+                if answer["error"] != "rejected":
+                    send(json.dumps(answer).encode())
+                    continue
+                offsets = range(offsets.start + 1, offsets.stop)
+        if broken and offsets.stop > int(settings["at"]) and settings["mode"] not in ("lie-offset", "moody"):
             misbehave(settings["mode"], call["id"])
         for offset in offsets:
             file.write(f"{call['partition']} {offset}\n")

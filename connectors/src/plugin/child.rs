@@ -3,7 +3,7 @@
 //! Owns the process, its pipes and a thread that starts it, waits for its end and then kills what is left of its process group. The thread
 //! lives as long as the process: the kernel kills the child when the thread that started it is gone, and so with the worker. Does not know
 //! what the bytes mean. Invariants: the process is killed through a handle that cannot mean another one; its standard error is read to
-//! its end, at most [`LOG_LINES_MAX`] lines a second are logged, and its last words are kept; its environment is a list of names.
+//! its end, in bounded strides, at most [`LOG_LINES_MAX`] lines a second are logged, and its last words are kept; its environment is a list of names.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -25,6 +25,8 @@ use crate::registry::TaskContext;
 
 /// Lines of standard error that are logged in a second; what is more is counted.
 const LOG_LINES_MAX: u32 = 50;
+/// Bytes of standard error that are read in a second; who writes more waits, and spends its own time alone.
+const ERROR_BYTES_MAX: usize = 1 << 20;
 /// A line of standard error is cut here, bytes.
 const LINE_BYTES_MAX: u64 = 4_096;
 /// Last words that are kept, lines.
@@ -63,7 +65,7 @@ struct Started {
     handle: OwnedFd,
 }
 
-fn command(manifest: &Manifest, launcher: &Launcher, context: &TaskContext) -> Command {
+fn command(manifest: &Manifest, launcher: &Launcher) -> Command {
     let mut command = Command::new(&launcher.program);
     command
         .arg0("strandline")
@@ -74,7 +76,6 @@ fn command(manifest: &Manifest, launcher: &Launcher, context: &TaskContext) -> C
         .arg("--")
         .arg(&manifest.file)
         .args(&manifest.arguments)
-        .current_dir(&context.spool)
         // Of its own, so that a Ctrl-C at the worker's terminal does not end it in front of the last flush.
         .process_group(0)
         .env_clear()
@@ -137,26 +138,26 @@ impl PluginProcess {
         context: &TaskContext,
         secrets: Vec<String>,
     ) -> std::io::Result<PluginProcess> {
-        let command = command(manifest, launcher, context);
+        let command = command(manifest, launcher);
         let (started, begun) = oneshot::channel();
         let (ended_in, ended) = watch::channel(None);
         let name = format!("plugin-{}-{}", context.connector, context.task);
         std::thread::Builder::new().name(name).spawn(move || live_with(command, started, &ended_in))?;
         let gone = || std::io::Error::other("the thread that starts it has ended");
         let Started { child_pipes: (input, output, errors), handle } = begun.await.map_err(|_| gone())??;
+        let pipes = (|| {
+            let (input, output) = (pipe::Sender::from_owned_fd(input)?, pipe::Receiver::from_owned_fd(output)?);
+            Ok::<_, std::io::Error>((input, output, pipe::Receiver::from_owned_fd(errors)?))
+        })();
+        let (input, output, errors) = pipes.inspect_err(|_| {
+            // An error says that it has ended.
+            let _ = pidfd_send_signal(&handle, Signal::KILL);
+        })?;
         let words = Arc::new(Mutex::new(Words::default()));
-        let errors = BufReader::new(pipe::Receiver::from_owned_fd(errors)?);
+        let errors = BufReader::new(errors);
         let label = (context.connector.clone(), context.task);
         let listening = tokio::spawn(listen(errors, label, secrets, Arc::clone(&words)));
-        Ok(PluginProcess {
-            input: pipe::Sender::from_owned_fd(input)?,
-            output: pipe::Receiver::from_owned_fd(output)?,
-            handle: Arc::new(handle),
-            ended,
-            words,
-            listening,
-            busy: false,
-        })
+        Ok(PluginProcess { input, output, handle: Arc::new(handle), ended, words, listening, busy: false })
     }
 
     /// Writes all of it; an error says that nobody reads any more.
@@ -251,12 +252,32 @@ async fn listen(
     words: Arc<Mutex<Words>>,
 ) {
     let mut second = tokio::time::Instant::now();
-    let (mut logged, mut dropped) = (0, 0_u64);
+    let (mut logged, mut dropped, mut bytes) = (0, 0_u64, 0);
+    let longest_secret = secrets.iter().map(String::len).max().unwrap_or(0);
+    let mut is_cut = false;
     loop {
+        if bytes >= ERROR_BYTES_MAX {
+            tokio::time::sleep_until(second + Duration::from_secs(1)).await;
+        }
         let mut line = Vec::new();
         match (&mut errors).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => break,
             Ok(_) => {}
+        }
+        if second.elapsed() >= Duration::from_secs(1) {
+            if dropped > 0 {
+                tracing::warn!(connector, task, dropped, "lines of the plugin's standard error were not logged");
+            }
+            (second, logged, dropped, bytes) = (tokio::time::Instant::now(), 0, 0, 0);
+        }
+        bytes += line.len();
+        let is_whole = line.ends_with(b"\n");
+        // The rest of a line that was cut is not told, nor is what may be the beginning of a secret at the cut.
+        if std::mem::replace(&mut is_cut, !is_whole) {
+            continue;
+        }
+        if !is_whole {
+            line.truncate(line.len().saturating_sub(longest_secret));
         }
         let mut text = String::from_utf8_lossy(&line).trim_end().to_owned();
         if text.is_empty() {
@@ -264,12 +285,6 @@ async fn listen(
         }
         for secret in &secrets {
             text = text.replace(secret.as_str(), crate::config::HIDDEN);
-        }
-        if second.elapsed() >= Duration::from_secs(1) {
-            if dropped > 0 {
-                tracing::warn!(connector, task, dropped, "lines of the plugin's standard error were not logged");
-            }
-            (second, logged, dropped) = (tokio::time::Instant::now(), 0, 0);
         }
         if logged < LOG_LINES_MAX {
             logged += 1;

@@ -79,7 +79,7 @@ async fn exchange(child: &mut PluginProcess, head: &[u8], rows: &[u8]) -> Result
 fn described(call: &Call) -> String {
     match call {
         Call::Write { topic, partition, first_offset, next_offset, .. } => {
-            format!("write of {topic}-{partition}, offsets {first_offset} to {}", next_offset - 1)
+            format!("write of offsets {first_offset} to {} of {topic}-{partition}", next_offset - 1)
         }
         other => other.name().to_owned(),
     }
@@ -131,7 +131,7 @@ impl PluginSink {
             protocol: PROTOCOL,
             connector: self.context.connector.clone(),
             task: self.context.task,
-            spool: self.context.spool.display().to_string(),
+            spool: std::path::absolute(&self.context.spool).unwrap_or(self.context.spool.clone()).display().to_string(),
             settings: self.settings.clone(),
         };
         self.ask(call, &[]).await.map(|_| ())

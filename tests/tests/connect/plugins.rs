@@ -13,7 +13,7 @@ use strandline_connectors::conformance::{self, Seen, Subject};
 use strandline_connectors::plugin::{Launcher, PluginKind, discover};
 use strandline_connectors::registry::SinkKind;
 use strandline_connectors::sink::{Sink, SinkError};
-use strandline_tests::broker::Broker;
+use strandline_tests::broker::{Broker, strandline_command};
 use strandline_tests::connect::{Rest, Worker};
 use strandline_tests::process::{Program, run_well};
 use strandline_tests::{place, wait};
@@ -175,9 +175,11 @@ fn bad_plugins() -> PathBuf {
 }
 
 /// A mode, its plugin and what the first line of the reason has to say.
-const MODES: [(&str, &str, &str); 16] = [
+const MODES: [(&str, &str, &str); 18] = [
     ("bad-py", "abort", "signal 6 (SIGABRT"),
     ("bad-py", "exit", "exit status 3"),
+    ("bad-py", "orphan", "exit status 3"),
+    ("bad-py", "flood", "did not answer within 10000 ms"),
     ("bad-py", "raise", "exit status 1"),
     ("bad-py", "hang", "did not answer within 10000 ms"),
     ("bad-py", "leak", "exit status 1"),
@@ -213,12 +215,20 @@ fn children(pid: u32) -> Vec<u32> {
     numbers.filter(|one| parent(one) == Some(pid)).collect()
 }
 
-/// How long the lines of `prefix` take from production to the file.
-fn time_of(broker: &Broker, file: &Path, prefix: &str) -> Duration {
+/// Lines of one batch.
+const BATCH: usize = 2_000;
+
+/// Milliseconds that the lines of one batch take from production to the file.
+fn time_of(broker: &Broker, file: &Path, prefix: &str) -> i64 {
     let begin = wait::wall_clock_ms();
-    produce(broker, "orders", 1, prefix, 500);
-    await_lines(file, prefix, 500);
-    Duration::from_millis(u64::try_from(wait::wall_clock_ms() - begin).unwrap_or(0))
+    produce(broker, "orders", 1, prefix, BATCH);
+    await_lines(file, prefix, BATCH);
+    wait::wall_clock_ms() - begin
+}
+
+fn median(mut all: Vec<i64>) -> i64 {
+    all.sort_unstable();
+    all[all.len() / 2]
 }
 
 #[test]
@@ -233,37 +243,114 @@ fn a_plugin_that_misbehaves_ends_its_task_alone_and_goes_on_without_a_gap() {
     rest.call("PUT", "/connectors/healthy/config", Some(&file_sink("orders", &healthy, 1)));
     rest.await_state("healthy", "RUNNING", 1);
     time_of(&broker, &healthy, "warm");
-    let alone = time_of(&broker, &healthy, "alone");
+    let alone: Vec<i64> = (0..6).map(|n| time_of(&broker, &healthy, &format!("alone {n}"))).collect();
     let file = |plugin: &str, mode: &str| out.join(name_of(plugin, mode));
     for (plugin, mode, _) in MODES {
         let path = format!("/connectors/{}/config", name_of(plugin, mode));
         let (status, made) = rest.call("PUT", &path, Some(&bad_config(plugin, mode, &file(plugin, mode))));
         assert_eq!(status, 201, "{made}");
     }
-    let beside = time_of(&broker, &healthy, "beside");
+    // Until the last of them has failed: they crash, leak, flood and hang meanwhile.
+    let has_failed = |name: &str| rest.get(&format!("/connectors/{name}/tasks/0/status")).1["state"] == "FAILED";
+    let mut beside = Vec::new();
+    while beside.len() < 6 || !MODES.iter().all(|(plugin, mode, _)| has_failed(&name_of(plugin, mode))) {
+        beside.push(time_of(&broker, &healthy, &format!("beside {}", beside.len())));
+        assert!(beside.len() < 500, "some do not fail");
+    }
+    let batches = 1 + alone.len() + beside.len() + 1;
     for (plugin, mode, words) in MODES {
         let reason = await_task_failure(&rest, &name_of(plugin, mode));
         let first = reason.lines().next().unwrap_or_default();
         assert!(first.contains(words) && first.contains("restart the task"), "{plugin} {mode}: {reason}");
     }
-    eprintln!("500 lines: {alone:?} alone, {beside:?} beside {} plugins that fail", MODES.len());
-    assert!(beside < alone * 4 + Duration::from_secs(5), "{alone:?} alone, {beside:?} beside plugins that fail");
+    let (alone, times, beside) = (median(alone), beside.len(), median(beside));
+    eprintln!(
+        "{BATCH} lines: {alone} ms alone, {beside} ms beside {} plugins that fail (median of {times})",
+        MODES.len()
+    );
+    // The machine is theirs too: starting processes costs what it costs, but nobody waits for them.
+    assert!(beside < alone * 3 + 500, "{alone} ms alone, {beside} ms beside plugins that fail");
     rest.await_state("healthy", "RUNNING", 1);
     assert!(lines(&healthy).values().all(|n| *n == 1), "the healthy connector was disturbed");
     let pid = worker.server().pid();
     wait::until("no process is left", ARRIVE, || children(pid).is_empty().then_some(()));
+    let orphan = std::fs::read_to_string(out.join("bad-py-orphan.orphan")).unwrap();
+    assert!(!Path::new(&format!("/proc/{orphan}")).exists(), "a process that a plugin started outlives it");
     for (plugin, mode, _) in MODES {
         std::fs::File::create(out.join(format!("{}.fixed", name_of(plugin, mode)))).unwrap();
         let path = format!("/connectors/{}/restart?includeTasks=true&onlyFailed=true", name_of(plugin, mode));
         assert_eq!(rest.call("POST", &path, None).0, 202);
     }
-    produce(&broker, "orders", 1, "after", 500);
+    produce(&broker, "orders", 1, "after", BATCH);
     for (plugin, mode, _) in MODES {
-        await_offsets(&file(plugin, mode), 0, 2_000);
+        await_offsets(&file(plugin, mode), 0, i64::try_from(batches * BATCH).unwrap());
         rest.await_state(&name_of(plugin, mode), "RUNNING", 1);
     }
     assert_eq!(children(pid).len(), MODES.len());
     worker.stop();
+}
+
+#[test]
+fn a_plugin_that_says_again_or_no_is_heard() {
+    let broker = broker();
+    topic(&broker, "orders", 1);
+    let plugins = bad_plugins();
+    let worker = Worker::start(&broker.bootstrap(), "g", &[("plugin.path", &plugins.display().to_string())]);
+    let file = place::directory("out").join("file");
+    let mut config = bad_config("bad-py", "moody", &file);
+    for (key, value) in [
+        ("errors.tolerance", "all"),
+        ("errors.deadletterqueue.topic.name", "letters"),
+        ("errors.deadletterqueue.topic.replication.factor", "1"),
+        ("errors.deadletterqueue.context.headers.enable", "true"),
+        ("errors.retry.delay.max.ms", "300"),
+        ("consumer.override.max.poll.records", "50"),
+    ] {
+        config[key] = json!(value);
+    }
+    worker.rest.call("PUT", "/connectors/moody/config", Some(&config));
+    produce(&broker, "orders", 1, "first", 200);
+    let expected: BTreeSet<i64> = (0..200).filter(|offset| *offset != 100).collect();
+    wait::until("all but the rejected one arrive", ARRIVE, || (offsets(&file, 0) == expected).then_some(()));
+    worker.rest.await_state("moody", "RUNNING", 1);
+    let address = broker.bootstrap();
+    let read = strandline_command(
+        &["consume", "-b", &address, "letters", "--from-beginning", "--max-messages", "1", "--json"],
+        ARRIVE,
+    );
+    let letter: Value = serde_json::from_slice(&read).unwrap();
+    assert_eq!(letter["value"], "first 100", "{letter}");
+    assert!(letter["headers"].to_string().contains("mood 4"), "{letter}");
+}
+
+#[test]
+fn a_library_that_cannot_be_used_fails_its_task_with_what_to_do() {
+    let broker = broker();
+    topic(&broker, "orders", 1);
+    let plugins = bad_plugins();
+    let library = plugins.join("bad-c/bad.so");
+    let worker = Worker::start(&broker.bootstrap(), "g", &[("plugin.path", &plugins.display().to_string())]);
+    let compiled = |text: &str| {
+        let source = plugins.join("source.c");
+        std::fs::File::create(&source).unwrap().write_all(text.as_bytes()).unwrap();
+        let paths = [&library, &source].map(|p| p.display().to_string());
+        run_well(&Program::new("cc").args(["-shared", "-fPIC", "-o"]).args(paths), b"", BUILD);
+    };
+    let fails = |name: &str, words: &str| {
+        let path = format!("/connectors/{name}/config");
+        worker.rest.call("PUT", &path, Some(&bad_config("bad-c", "none", &plugins.join("file"))));
+        let reason = await_task_failure(&worker.rest, name);
+        let first = reason.lines().next().unwrap();
+        assert!(first.contains(words) && first.contains("restart the task"), "{reason}");
+    };
+    compiled("unsigned strandline_sink_abi(void) { return 2; }");
+    fails("newer", "built for version 2");
+    compiled("unsigned strandline_sink_abi(void) { return 1; }");
+    fails("partial", "does not export strandline_sink_start");
+    compiled("int nothing;");
+    fails("other", "does not export strandline_sink_abi");
+    std::fs::File::create(&library).unwrap().write_all(b"no library").unwrap();
+    fails("text", "cannot be loaded");
 }
 
 #[test]
