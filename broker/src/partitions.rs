@@ -349,8 +349,7 @@ impl Partitions {
             clean_shutdown: dir.was_clean,
             now_ms,
         })?;
-        // What is neither here nor in the tier is gone: segments that retention removed before the checkpoint was written, or a
-        // replica that began anew at its leader's log start. The start follows.
+        // What is neither here nor in the tier is gone, by retention or as its leader's log start said: the start follows.
         let local_start = log.offsets().local_log_start;
         if log.offsets().log_start < local_start && (!tiered || local_start > p.pointer.highest_copied_offset + 1) {
             log.advance_high_watermark(local_start);
@@ -375,7 +374,7 @@ impl Partitions {
         Ok(partition)
     }
 
-    /// The log directory that has, or will have, the partition. Another topic's remains of the same name go aside.
+    /// The log directory that has, or will have, the partition. An earlier topic's remains go aside, and so do its checkpoints.
     fn place(&self, name: &str, image: &MetadataImage, id: TopicId) -> io::Result<Arc<LogDirectory>> {
         let known = self.found.lock().get(name).copied();
         if let Some(index) = known {
@@ -399,6 +398,7 @@ impl Partitions {
         let alive = (0..self.dirs.len()).filter(|i| !self.dirs[*i].is_offline());
         let index = alive.min_by_key(|i| counts.get(i).copied().unwrap_or(0)).unwrap_or(0);
         self.found.lock().insert(name.to_owned(), index);
+        self.dirs[index].forget_checkpoints(name);
         Ok(Arc::clone(&self.dirs[index]))
     }
 
