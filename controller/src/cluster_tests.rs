@@ -20,6 +20,8 @@ use crate::{ControllerHandle, Formation, NodeId, Probe, RaftTransport};
 #[derive(Default)]
 struct Wires {
     nodes: Mutex<HashMap<NodeId, ControllerHandle>>,
+    /// What a look at any broker finds.
+    found: Mutex<Option<Probe>>,
 }
 
 #[async_trait]
@@ -32,7 +34,7 @@ impl RaftTransport for Wires {
     }
 
     async fn probe(&self, _: &str) -> Probe {
-        Probe::Unknown
+        self.found.lock().unwrap_or(Probe::Unknown)
     }
 }
 
@@ -241,4 +243,37 @@ async fn a_voter_with_an_empty_log_is_refused_and_takes_no_message() {
     let voters = [1, 2, 3].map(|id: NodeId| (id, id.to_string())).into();
     assert!(matches!(third.form(Formation::Voters(voters)).await, Err(StartError::Forgotten { node: 3 })));
     assert_eq!(third.image().index, 0, "nothing was taken from the others meanwhile");
+}
+
+/// A broker opens its listener after it has been unfenced; its controller connection may break, or the active controller
+/// change, in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_about_to_listen_is_not_fenced_and_one_that_never_does_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let wires = Arc::new(Wires::default());
+    let handles = cluster(&wires, dir.path(), &[1]).await;
+    let handle = &handles[0];
+    let epoch = register(handle, 7, 1).await;
+    let fenced = || handle.image().brokers[&7].fenced;
+    assert!(!fenced());
+    *wires.found.lock() = Some(Probe::Gone);
+    let suspecting = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.suspect(7, epoch).await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!fenced() && !suspecting.is_finished());
+    *wires.found.lock() = Some(Probe::Alive);
+    suspecting.await.unwrap();
+    assert!(!fenced());
+    *wires.found.lock() = Some(Probe::Gone);
+    handle.suspect(7, epoch).await;
+    assert!(fenced(), "nobody listened for as long as an opening may take");
+    // Known for longer than that: the first look decides.
+    beat(handle, 7, epoch, false).await;
+    assert!(!fenced());
+    tokio::time::sleep(crate::handle::OPENS_WITHIN + Duration::from_millis(200)).await;
+    let begin = tokio::time::Instant::now();
+    handle.suspect(7, epoch).await;
+    assert!(fenced() && begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
 }

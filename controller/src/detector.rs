@@ -23,6 +23,7 @@ pub(crate) async fn run(handle: ControllerHandle, session_timeout: Duration) {
             return;
         }
         let now = Instant::now();
+        note_unfenced(&handle, now);
         if !handle.is_leader() {
             led_since = None;
             continue;
@@ -49,5 +50,17 @@ pub(crate) async fn run(handle: ControllerHandle, session_timeout: Duration) {
                 tracing::warn!(broker_id, %error, "the broker is not fenced yet");
             }
         }
+    }
+}
+
+/// Who leads next must know, too, which brokers have only just been unfenced.
+fn note_unfenced(handle: &ControllerHandle, now: Instant) {
+    let image = handle.image();
+    let mut unfenced = handle.unfenced.lock();
+    let is_unfenced =
+        |id: &i32, epoch: i64| image.brokers.get(id).is_some_and(|b| !b.fenced && b.broker_epoch == epoch);
+    unfenced.retain(|id, (epoch, _)| is_unfenced(id, *epoch));
+    for broker in image.brokers.values().filter(|b| !b.fenced) {
+        unfenced.entry(broker.broker_id).or_insert((broker.broker_epoch, now));
     }
 }

@@ -33,6 +33,12 @@ pub(crate) const CALL_MAX: Duration = Duration::from_secs(5);
 const ROUTE_PAUSE: Duration = Duration::from_millis(20);
 /// Looks at a suspected broker; more are the failure detector's.
 const PROBES: u32 = 2;
+
+/// A broker that was unfenced has opened its listener after so long; until then that nobody listens proves nothing.
+pub(crate) const OPENS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Between two looks for a broker that may be opening its listener.
+const OPENING_PAUSE: Duration = Duration::from_millis(50);
 /// Updates that the broker has not yet taken, at most.
 const UPDATES_MAX: usize = 1024;
 /// The way to the controller. Clones are cheap.
@@ -48,6 +54,8 @@ pub struct ControllerHandle {
     pub(crate) admits: Arc<AtomicBool>,
     /// When each broker was last heard of, on the active controller.
     pub(crate) beats: Arc<Mutex<HashMap<BrokerId, (BrokerEpoch, Instant)>>>,
+    /// Since when this node knows each broker as unfenced; kept by the detector, on every controller.
+    pub(crate) unfenced: Arc<Mutex<HashMap<BrokerId, (BrokerEpoch, Instant)>>>,
 }
 
 /// One member of the quorum, as the leader knows it.
@@ -88,6 +96,7 @@ impl ControllerHandle {
             transport,
             admits: Arc::default(),
             beats: Arc::default(),
+            unfenced: Arc::default(),
         }
     }
 
@@ -251,17 +260,37 @@ impl ControllerHandle {
         };
         let Some(endpoint) = broker.endpoints.first().filter(|_| self.is_leader()) else { return };
         let address = format!("{}:{}", endpoint.host, endpoint.port);
-        for _ in 0..PROBES {
+        let mut probes_left = PROBES;
+        while probes_left > 0 {
             match self.transport.probe(&address).await {
+                // It opens its listener only after it has been unfenced: perhaps it is about to.
+                Probe::Gone if !self.listens_by_now(broker_id, broker_epoch) => {
+                    tokio::time::sleep(OPENING_PAUSE).await;
+                    let still = self
+                        .image()
+                        .brokers
+                        .get(&broker_id)
+                        .is_some_and(|b| b.broker_epoch == broker_epoch && !b.fenced);
+                    if !still || !self.is_leader() {
+                        return;
+                    }
+                }
                 Probe::Gone => {
                     let fenced = self.decide_here(Request::Fence { broker_id, broker_epoch }).await;
                     tracing::warn!(broker_id, broker_epoch, outcome = ?fenced, "a broker is gone: nobody listens at {address}");
                     return;
                 }
                 Probe::Alive => return,
-                Probe::Unknown => {}
+                Probe::Unknown => probes_left -= 1,
             }
         }
+    }
+
+    /// Whether the broker has had [`OPENS_WITHIN`] since it was unfenced, as far as this node knows.
+    fn listens_by_now(&self, broker_id: BrokerId, broker_epoch: BrokerEpoch) -> bool {
+        let unfenced = self.unfenced.lock();
+        let since = unfenced.get(&broker_id).filter(|(epoch, _)| *epoch == broker_epoch).map(|(_, at)| *at);
+        since.is_some_and(|since| since.elapsed() >= OPENS_WITHIN)
     }
 
     /// The quorum as this node knows it; only the leader knows how far the others are.

@@ -320,10 +320,10 @@ impl MetadataImage {
         image
     }
 
-    /// Replicas that each broker has, for placement.
+    /// Replicas that each broker has, for placement: of all that are registered, and not shutting down in order.
     pub fn replica_counts(&self) -> BTreeMap<BrokerId, usize> {
         let mut counts: BTreeMap<BrokerId, usize> =
-            self.brokers.values().filter(|b| !b.fenced).map(|b| (b.broker_id, 0)).collect();
+            self.brokers.values().filter(|b| !b.stopping).map(|b| (b.broker_id, 0)).collect();
         for partition in self.partitions.values() {
             for replica in &partition.record.replicas {
                 if let Some(count) = counts.get_mut(replica) {

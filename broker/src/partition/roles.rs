@@ -291,9 +291,9 @@ impl Partition {
         }
     }
 
-    pub fn isr_refused(&self) {
+    pub fn isr_refused(&self, now_ms: i64) {
         if let Role::Leader(leadership) = &mut *self.role.lock() {
-            leadership.ask_failed();
+            leadership.ask_failed(now_ms);
         }
     }
 

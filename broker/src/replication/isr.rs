@@ -97,7 +97,7 @@ impl IsrAsk {
                 Ok(record) => partition.isr_changed(&record, now_ms),
                 Err(refused) => {
                     tracing::info!(partition = %partition.name(), %refused, "the in-sync set stays as it is");
-                    partition.isr_refused();
+                    partition.isr_refused(now_ms);
                 }
             }
         }

@@ -36,13 +36,19 @@ pub struct Leadership {
     asked: Option<Vec<BrokerId>>,
     /// Who was asked to join by a request that nobody answered: it may be written yet, until the partition epoch moves on.
     doubtful: BTreeSet<BrokerId>,
+    /// The in-sync set that the controller refused last, and when (ms).
+    refused: Option<(Vec<BrokerId>, i64)>,
 }
+
+/// A set that was refused is not asked for again for so long, ms: followers fetch much more often than a refusal's reason goes away.
+const REFUSED_PAUSE_MS: i64 = 200;
 
 impl Leadership {
     /// Begins with `record`, whose leader is `me`. Followers have a whole lag time to fetch.
     pub fn begin(me: BrokerId, record: PartitionRecord, log_end: i64, now_ms: i64) -> Self {
         let (followers, doubtful) = (BTreeMap::new(), BTreeSet::new());
-        let mut leadership = Leadership { me, record, begin_end: log_end, followers, asked: None, doubtful };
+        let (asked, refused) = (None, None);
+        let mut leadership = Leadership { me, record, begin_end: log_end, followers, asked, doubtful, refused };
         leadership.follow_replicas(now_ms);
         leadership
     }
@@ -91,14 +97,15 @@ impl Leadership {
         if record.partition_epoch > self.record.partition_epoch {
             self.record = record.clone();
             self.asked = None;
+            self.refused = None;
             self.doubtful.clear();
             self.follow_replicas(now_ms);
         }
     }
 
-    /// The controller refused what was asked for: it is forgotten.
-    pub fn ask_failed(&mut self) {
-        self.asked = None;
+    /// The controller refused what was asked for: it holds nothing up any more, and is not asked for again at once.
+    pub fn ask_failed(&mut self, now_ms: i64) {
+        self.refused = self.asked.take().map(|set| (set, now_ms));
     }
 
     /// Nobody answered. It may be written yet, so the high watermark goes on waiting for who was asked to join; a refusal of a later
@@ -113,6 +120,9 @@ impl Leadership {
         let Some(follower) = self.followers.get_mut(&id) else { return true };
         if broker_epoch < follower.broker_epoch {
             return false;
+        }
+        if broker_epoch > follower.broker_epoch {
+            self.refused = None;
         }
         follower.broker_epoch = broker_epoch;
         true
@@ -191,6 +201,11 @@ impl Leadership {
         if wanted == self.record.isr && self.doubtful.is_empty() {
             return None;
         }
+        let pauses =
+            |(set, at): &(Vec<BrokerId>, i64)| *set == wanted && (0..REFUSED_PAUSE_MS).contains(&(now_ms - at));
+        if self.refused.as_ref().is_some_and(pauses) {
+            return None;
+        }
         self.asked = Some(wanted.clone());
         Some(wanted)
     }
@@ -245,7 +260,7 @@ mod tests {
         leader.note_fetch(2, 25, 25, 7);
         assert_eq!(leader.high_watermark(25, 2), Some(20), "3 may be in sync by now");
         assert_eq!(leader.change_isr(20, 25, 8, 30), Some(vec![1, 2, 3]), "asked again at once");
-        leader.ask_failed();
+        leader.ask_failed(9);
         assert_eq!(leader.high_watermark(25, 2), Some(20), "that was the second request; the first may be written yet");
         assert_eq!(
             leader.change_isr(20, 25, 1_000, 30),
@@ -273,9 +288,28 @@ mod tests {
         leader.note_fetch(3, 15, 16, 150);
         assert_eq!(leader.change_isr(15, 16, 151, 30), Some(vec![1, 2, 3]));
         assert_eq!(leader.high_watermark(16, 1), Some(15), "who was asked to join counts already");
-        leader.ask_failed();
+        leader.ask_failed(152);
         leader.note_fetch(2, 16, 16, 152);
         assert_eq!(leader.high_watermark(16, 1), Some(16));
+    }
+
+    #[test]
+    fn a_refused_set_is_asked_for_again_after_a_pause_and_another_at_once() {
+        let mut leader = Leadership::begin(1, record(&[1], 0), 10, 0);
+        leader.note_fetch(2, 10, 10, 1);
+        assert_eq!(leader.change_isr(10, 10, 2, 30), Some(vec![1, 2]));
+        leader.ask_failed(3);
+        assert_eq!(leader.change_isr(10, 10, 4, 30), None);
+        leader.note_fetch(3, 10, 10, 5);
+        assert_eq!(leader.change_isr(10, 10, 5, 30), Some(vec![1, 2, 3]));
+        leader.ask_failed(6);
+        assert_eq!(leader.change_isr(10, 10, 5 + REFUSED_PAUSE_MS, 30), None);
+        assert_eq!(leader.change_isr(10, 10, 6 + REFUSED_PAUSE_MS, 30), Some(vec![1, 2, 3]));
+        leader.ask_failed(1_000);
+        assert_eq!(leader.change_isr(10, 10, 999, 30), Some(vec![1, 2, 3]), "a clock that went back stops nothing");
+        leader.ask_failed(1_001);
+        assert!(leader.note_registration(2, 7));
+        assert_eq!(leader.change_isr(10, 10, 1_002, 30), Some(vec![1, 2, 3]), "it has come back as another");
     }
 
     #[test]

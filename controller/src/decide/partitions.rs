@@ -12,8 +12,9 @@ use crate::request::{NewPartitions, Refused};
 /// Partitions of one topic, at most.
 pub(super) const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
 
-/// Replicas for `count` partitions: racks that the partition does not use yet first, then the brokers with the fewest
-/// replicas so far. The one of them that leads the fewest partitions is the preferred leader.
+/// Replicas for `count` partitions: racks that the partition does not use yet first, then brokers that are not fenced, then those
+/// with the fewest replicas so far. The one of them that leads the fewest partitions is the preferred leader; it is not fenced. A
+/// fenced broker counts as one to come back (Kafka's `StripedReplicaPlacer`).
 pub(super) fn place(image: &MetadataImage, count: i32, replication_factor: i16) -> Result<Vec<Vec<BrokerId>>, Refused> {
     let mut load: BTreeMap<BrokerId, usize> = image.replica_counts();
     let wanted = usize::try_from(replication_factor).unwrap_or(0);
@@ -24,6 +25,11 @@ pub(super) fn place(image: &MetadataImage, count: i32, replication_factor: i16) 
              some brokers have all their log directories cordoned.",
             load.len()
         );
+        return Err(Refused::new(ErrorCode::InvalidReplicationFactor, message));
+    }
+    let fenced = |id: &BrokerId| image.brokers.get(id).is_none_or(|b| b.fenced);
+    if load.keys().all(fenced) {
+        let message = "All brokers are currently fenced.".to_owned();
         return Err(Refused::new(ErrorCode::InvalidReplicationFactor, message));
     }
     let mut leads: BTreeMap<BrokerId, usize> = load.keys().map(|id| (*id, 0)).collect();
@@ -39,13 +45,13 @@ pub(super) fn place(image: &MetadataImage, count: i32, replication_factor: i16) 
         while replicas.len() < wanted {
             let shares_rack = |id: &BrokerId| rack(id).is_some() && replicas.iter().any(|r| rack(r) == rack(id));
             let free = load.iter().filter(|(id, _)| !replicas.contains(id));
-            let next = free.min_by_key(|(id, count)| (shares_rack(id), **count, **id)).map(|(id, _)| *id);
+            let next = free.min_by_key(|(id, count)| (shares_rack(id), fenced(id), **count, **id)).map(|(id, _)| *id);
             let Some(next) = next else { break };
             *load.entry(next).or_default() += 1;
             replicas.push(next);
         }
         if let Some(preferred) =
-            replicas.iter().enumerate().min_by_key(|(_, id)| (leads.get(id), **id)).map(|(at, _)| at)
+            replicas.iter().enumerate().min_by_key(|(_, id)| (fenced(id), leads.get(id), **id)).map(|(at, _)| at)
         {
             replicas.swap(0, preferred);
             *leads.entry(replicas[0]).or_default() += 1;
@@ -156,4 +162,56 @@ fn create_one(image: &MetadataImage, request: &NewPartitions) -> Result<Vec<Meta
     };
     let numbered = (topic.partition_count..).zip(placed);
     Ok(numbered.map(|(p, replicas)| new_partition(image, topic.id, p, replicas)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::record::BrokerRecord;
+
+    /// Brokers 1, 2, ... by (rack, fenced, stopping).
+    fn image(brokers: &[(Option<&str>, bool, bool)]) -> MetadataImage {
+        let mut image = MetadataImage::default();
+        for (broker_id, (rack, fenced, stopping)) in (1..).zip(brokers) {
+            let record = BrokerRecord {
+                broker_id,
+                broker_epoch: i64::from(broker_id),
+                incarnation: Uuid::from_u128(1),
+                endpoints: Vec::new(),
+                rack: rack.map(str::to_owned),
+                fenced: *fenced,
+                stopping: *stopping,
+            };
+            image.replay(&MetadataRecord::Broker(record), 1);
+        }
+        image
+    }
+
+    fn placed(image: &MetadataImage, replicas: i16) -> Result<Vec<BrokerId>, String> {
+        place(image, 1, replicas).map(|mut p| p.swap_remove(0)).map_err(|r| r.message)
+    }
+
+    #[test]
+    fn a_fenced_broker_is_taken_last_and_never_leads() {
+        let up = (None, false, false);
+        let down = (None, true, false);
+        assert_eq!(placed(&image(&[down, up, up]), 2), Ok(vec![2, 3]));
+        let all = placed(&image(&[down, up, up]), 3).expect("three are registered");
+        assert_eq!((all[0], all.contains(&1)), (2, true));
+        assert_eq!(placed(&image(&[down, down]), 1), Err("All brokers are currently fenced.".to_owned()));
+    }
+
+    #[test]
+    fn a_broker_that_was_shut_down_in_order_is_not_taken() {
+        let refused = placed(&image(&[(None, false, false), (None, true, true)]), 2);
+        assert!(refused.is_err_and(|message| message.contains("only 1 broker(s) are registered")));
+    }
+
+    #[test]
+    fn another_rack_counts_more_than_being_up() {
+        let brokers = [(Some("a"), false, false), (Some("a"), false, false), (Some("b"), true, false)];
+        assert_eq!(placed(&image(&brokers), 2), Ok(vec![1, 3]));
+    }
 }

@@ -189,7 +189,7 @@ impl Cluster {
         running.map(|n| n.address.to_string()).collect::<Vec<_>>().join(",")
     }
 
-    fn any(&self) -> &Node {
+    pub fn any(&self) -> &Node {
         self.nodes.iter().find(|n| n.server.is_some() && n.is_broker()).expect("a node that runs")
     }
 

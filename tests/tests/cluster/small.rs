@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
+use strandline_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
+use strandline_tests::broker::{segments, strandline_command};
+use strandline_tests::load::{Pattern, produce};
 use strandline_tests::process::{self, Program};
+use strandline_tests::wire::Connection;
 use strandline_tests::{place, wait};
 
 use crate::nodes::{AGREED, COMMAND, Cluster, alone};
+
+const DELETE_RECORDS: i16 = 2;
 
 /// Less than a node waits for others to take over.
 const STOPS_WITHIN: Duration = Duration::from_secs(4);
@@ -58,4 +66,43 @@ fn a_cluster_stops_as_a_whole_without_waiting() {
     });
     println!("stopped in {:?}", begin.elapsed());
     assert!(begin.elapsed() < STOPS_WITHIN, "{:?}", begin.elapsed());
+}
+
+/// What a node's checkpoints say of a deleted topic is not true of a new one of its name, also if the node was down for both and
+/// finds no directory. A broker that is down takes part in the placement: it counts as one to come back.
+#[test]
+fn a_topic_made_anew_takes_nothing_of_the_old_ones_checkpoints() {
+    let _turn = alone();
+    let mut cluster = Cluster::start(3, &[("log.flush.offset.checkpoint.interval.ms", "200")]);
+    let pattern = Pattern::new(31);
+    cluster.create_topic("anew", 1, &[]);
+    let leader = |cluster: &Cluster| cluster.address(cluster.partitions("anew")[0].leader_id);
+    produce(leader(&cluster), "anew", 0, &pattern, 0..200).expect("the old topic is written");
+    let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset: 150 }];
+    let topics = vec![DeleteRecordsTopic { name: "anew".to_owned(), partitions }];
+    let cut = DeleteRecordsRequest { topics, timeout_ms: 10_000 };
+    let answer = Connection::open(leader(&cluster)).expect("a connection").call(DELETE_RECORDS, &cut);
+    assert_eq!(answer.map(|a| a.topics[0].partitions[0].error_code).map_err(|e| e.0), Ok(0));
+    let directory = cluster.node(3).partition_directory("anew", 0);
+    let checkpoint = directory.with_file_name("log-start-offset-checkpoint");
+    wait::until("node 3 writes down where the log begins", AGREED, || {
+        std::fs::read_to_string(&checkpoint).ok()?.contains("anew 0 150").then_some(())
+    });
+    cluster.node(3).kill();
+    std::fs::remove_dir_all(&directory).expect("as if it had been deleted just before the crash");
+
+    let bootstrap = cluster.bootstrap();
+    strandline_command(&["topic", "-b", &bootstrap, "delete", "anew"], COMMAND);
+    wait::until("the name is free", AGREED, || {
+        let answer = cluster.metadata_of(cluster.any(), "anew")?;
+        answer.topics.first().is_none_or(|t| t.error_code != 0).then_some(())
+    });
+    strandline_command(&["topic", "-b", &bootstrap, "create", "anew", "--replication-factor", "3"], COMMAND);
+    assert!(cluster.partitions("anew")[0].replica_nodes.contains(&3), "there are only three");
+    produce(leader(&cluster), "anew", 0, &pattern, 0..100).expect("the new topic is written");
+    cluster.node(3).up();
+    cluster.node(3).await_serving();
+    cluster.await_in_sync("anew");
+    let first = segments(&directory).swap_remove(0);
+    assert_eq!(first.file_stem().and_then(|s| s.to_str()), Some("00000000000000000000"), "{}", first.display());
 }
