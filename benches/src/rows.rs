@@ -1,6 +1,7 @@
 //! The rows: each starts its own broker, loads it, measures, checks, and is bounded in time.
 
 pub mod cluster;
+pub mod connect;
 pub mod fetch;
 pub mod latency;
 pub mod produce;
@@ -81,6 +82,18 @@ pub const ROWS: &[Row] = &[
     },
     Row { name: "C3", what: "1,000 new partitions: until each takes a record", run: cluster::many_partitions },
     Row { name: "C4", what: "both processors busy with other work: no in-sync set shrinks", run: cluster::starved },
+    Row { name: "K1", what: "a topic into a file, both by FileStreamSink", run: connect::file_lines },
+    Row {
+        name: "K1-json",
+        what: "the same, JSON lines by object-store against FileStreamSink",
+        run: connect::json_lines,
+    },
+    Row {
+        name: "K2",
+        what: "typed columns into Parquet, object-store against Apache Iceberg's sink",
+        run: connect::parquet,
+    },
+    Row { name: "K3", what: "a topic into Parquet, hot and out of the tier", run: connect::hot_and_tiered },
 ];
 
 /// Settings that both take, as production has them: no test's short intervals.

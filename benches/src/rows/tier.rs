@@ -2,6 +2,7 @@
 //! directory, which has no store between and bounds what Kafka's tier can do. With a distant store Kafka has no plugin of its own,
 //! so that T2, T4 and T6 are measured for Strandline alone, beside the limit loops through the same proxy.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,20 +19,33 @@ use crate::blast;
 use crate::meter::{Meter, await_quiet_disk, drop_page_cache};
 use crate::report::Measured;
 
-const TOPIC: &str = "tier";
+pub(super) const TOPIC: &str = "tier";
 const BUCKET: &str = "bench-bucket";
 const COPIED: Duration = Duration::from_secs(300);
 
 /// A broker whose topic is in the tier up to `tiered` (exclusive), and what is behind it.
-struct Tiered {
-    broker: Broker,
+pub(super) struct Tiered {
+    pub(super) broker: Broker,
     proxy: Option<Proxy>,
     minio: Option<Minio>,
-    tiered: i64,
+    pub(super) tiered: i64,
 }
 
 impl Tiered {
     fn make(software: Software, bytes: u64) -> Self {
+        Self::with(software, |address| blast::produce(address, TOPIC, 0, LARGE, bytes, end()).records)
+    }
+
+    /// Strandline's, with what `fill` puts into the topic.
+    pub(super) fn filled(fill: impl FnOnce(SocketAddr, &str), records: u64) -> Self {
+        Self::with(Software::Strandline, |address| {
+            fill(address, TOPIC);
+            records
+        })
+    }
+
+    /// `load` fills the topic at this address and says how many records it has then.
+    fn with(software: Software, load: impl FnOnce(SocketAddr) -> u64) -> Self {
         let mut setup = setup()
             .set("log.retention.check.interval.ms", "500")
             .set("log.initial.task.delay.ms", "500")
@@ -54,20 +68,20 @@ impl Tiered {
             PAGE_CACHE,
         ];
         broker.connection().create_topic(TOPIC, 1, &configs).expect("the topic is created");
-        let produced = blast::produce(broker.address, TOPIC, 0, LARGE, bytes, end());
+        let records = load(broker.address);
         // Two segments may be left.
-        let wanted = produced.records as i64 - 2 * (64 << 20) / 1024;
+        let wanted = records as i64 - 2 * (64 << 20) / 1024;
         let tiered = wait::until("the topic is in the tier", COPIED, || {
             let local = broker.connection().list_offset(TOPIC, 0, EARLIEST_LOCAL).ok()?;
             (local >= wanted.max(1)).then_some(local)
         });
-        blast::check(broker.address, TOPIC, 1, produced.records);
+        blast::check(broker.address, TOPIC, 1, records);
         await_quiet_disk();
         Tiered { broker, proxy, minio, tiered }
     }
 
     /// Forgets what reading has cached: the broker starts anew, and so does the page cache.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.broker.stop();
         drop_page_cache();
         self.broker.up();

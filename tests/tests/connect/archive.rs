@@ -165,16 +165,75 @@ fn read_json(directory: &std::path::Path) -> BTreeMap<(i64, i64), String> {
     rows
 }
 
-/// Kill, freeze and wake, store outage, restart, another member: in the end each connector's files hold each record once.
+/// What happens to the workers and their store, a round each.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    Kill,
+    Freeze,
+    Outage,
+    Restart,
+    /// A third worker comes, takes its share, and leaves.
+    Rebalance,
+}
+
+const TROUBLES: [Trouble; 5] = [Trouble::Kill, Trouble::Freeze, Trouble::Outage, Trouble::Restart, Trouble::Rebalance];
+
+impl Trouble {
+    fn happen(self, broker: &Broker, workers: &mut [Worker; 2], minio: &mut Minio, random: &mut Random) {
+        let victim = &mut workers[usize::try_from(random.below(2)).expect("one of two")];
+        match self {
+            Trouble::Kill => {
+                victim.kill();
+                wait::pause(Duration::from_millis(random.below(3_000)));
+                victim.up();
+            }
+            Trouble::Freeze => {
+                victim.server().freeze();
+                wait::pause(FROZEN);
+                victim.server().resume();
+            }
+            Trouble::Outage => {
+                minio.down();
+                wait::pause(Duration::from_millis(500 + random.below(4_000)));
+                minio.up();
+            }
+            Trouble::Restart => {
+                victim.stop();
+                victim.up();
+            }
+            Trouble::Rebalance => {
+                let mut third = Worker::start(&broker.bootstrap(), "g", &[]);
+                wait::pause(Duration::from_millis(500 + random.below(2_000)));
+                third.stop();
+            }
+        }
+    }
+}
+
+/// Objects below a prefix that have more than one version: somebody has replaced them.
+fn replaced(minio: &Minio, prefix: &str) -> Vec<String> {
+    let text = minio.mc(&["ls", "--recursive", "--versions", "--json", &format!("store/{BUCKET}/{prefix}")]);
+    let mut versions: BTreeMap<String, usize> = BTreeMap::new();
+    for line in text.lines() {
+        let entry: Value = serde_json::from_str(line).expect("a line of JSON");
+        *versions.entry(entry["key"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+    }
+    assert!(!versions.is_empty(), "there are files below {prefix}");
+    versions.into_iter().filter(|(_, count)| *count > 1).map(|(key, _)| key).collect()
+}
+
+/// Kill, freeze and wake, store outage, restart, another member: in the end each connector's files hold each record once, and no file
+/// was ever replaced (the bucket keeps versions).
 #[test]
 fn whatever_happens_every_record_is_archived_once() {
-    let rounds = number("STRANDLINE_ARCHIVE_ROUNDS", 4);
+    let rounds = number("STRANDLINE_ARCHIVE_ROUNDS", 10);
     let partitions = i32::try_from(number("STRANDLINE_ARCHIVE_PARTITIONS", 16)).expect("fewer partitions");
     let mut random = Random::new(number("STRANDLINE_ARCHIVE_SEED", 1));
     let broker = broker();
     kept_topic(&broker, partitions);
     let mut minio = Minio::start();
     minio.make_bucket(BUCKET);
+    minio.mc(&["version", "enable", &format!("store/{BUCKET}")]);
     let mut workers = [Worker::start(&broker.bootstrap(), "g", &[]), Worker::start(&broker.bootstrap(), "g", &[])];
     let json_fields = ("format.output.fields", "partition,offset,value");
     let by_size = on_minio(&minio, "orders", &[("flush.size", "30"), ("topics.dir", "parquet")]);
@@ -200,38 +259,17 @@ fn whatever_happens_every_record_is_archived_once() {
             produce(&broker, "orders", partition, *next, count);
             *next += count;
         }
-        let victim = usize::try_from(random.below(2)).expect("one of two");
-        let kind = if round < 4 { round } else { random.below(4) };
-        eprintln!(
-            "round {} of {rounds}: {}",
-            round + 1,
-            ["kill", "freeze", "store", "restart"][usize::try_from(kind).expect("few")]
-        );
-        match kind {
-            0 => {
-                workers[victim].kill();
-                wait::pause(Duration::from_millis(random.below(3_000)));
-                workers[victim].up();
-            }
-            1 => {
-                workers[victim].server().freeze();
-                wait::pause(FROZEN);
-                workers[victim].server().resume();
-            }
-            2 => {
-                minio.down();
-                wait::pause(Duration::from_millis(500 + random.below(4_000)));
-                minio.up();
-            }
-            _ => {
-                workers[victim].stop();
-                workers[victim].up();
-            }
-        }
+        let any = usize::try_from(random.below(TROUBLES.len() as u64)).expect("a few");
+        let trouble = TROUBLES.get(usize::try_from(round).expect("a count")).copied().unwrap_or(TROUBLES[any]);
+        eprintln!("round {} of {rounds}: {trouble:?}", round + 1);
+        trouble.happen(&broker, &mut workers, &mut minio, &mut random);
         wait::pause(Duration::from_millis(random.below(2_000)));
     }
     for name in ["by-size", "by-time"] {
         await_archived(&broker, &workers[0], name, "orders", partitions);
+    }
+    for prefix in ["json/", "parquet/"] {
+        assert_eq!(replaced(&minio, prefix), Vec::<String>::new(), "no file is ever replaced");
     }
     let local = place::directory("mirror");
     mirror(&minio, &local);

@@ -3,6 +3,7 @@
 mod archive;
 mod delivery;
 mod dev;
+mod memory;
 mod plugins;
 mod rest;
 mod scene;
