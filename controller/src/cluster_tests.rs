@@ -277,3 +277,23 @@ async fn a_broker_that_is_about_to_listen_is_not_fenced_and_one_that_never_does_
     handle.suspect(7, epoch).await;
     assert!(fenced() && begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
 }
+
+/// The connections of a killed process are closed one after the other: its listener may still answer when the first is broken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_whose_listener_outlives_its_connection_is_found_a_moment_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let wires = Arc::new(Wires::default());
+    let handles = cluster(&wires, dir.path(), &[1]).await;
+    let handle = handles[0].clone();
+    let epoch = register(&handle, 7, 1).await;
+    tokio::time::sleep(crate::handle::OPENS_WITHIN + Duration::from_millis(200)).await;
+    *wires.found.lock() = Some(Probe::Alive);
+    let suspecting = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.suspect(7, epoch).await }
+    });
+    tokio::time::sleep(Duration::from_millis(15)).await;
+    *wires.found.lock() = Some(Probe::Gone);
+    suspecting.await.unwrap();
+    assert!(handle.image().brokers[&7].fenced);
+}

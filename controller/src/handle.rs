@@ -31,8 +31,9 @@ const ROUTE_MAX: Duration = Duration::from_secs(10);
 pub(crate) const CALL_MAX: Duration = Duration::from_secs(5);
 /// Between two tries.
 const ROUTE_PAUSE: Duration = Duration::from_millis(20);
-/// Looks at a suspected broker; more are the failure detector's.
-const PROBES: u32 = 2;
+/// Between the looks at a suspected broker that seems to be there; what they do not find is left to the failure detector.
+const LOOK_PAUSES: [Duration; 4] =
+    [Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(50), Duration::from_millis(150)];
 
 /// A broker that was unfenced has opened its listener after so long; until then that nobody listens proves nothing.
 pub(crate) const OPENS_WITHIN: Duration = Duration::from_secs(3);
@@ -260,28 +261,27 @@ impl ControllerHandle {
         };
         let Some(endpoint) = broker.endpoints.first().filter(|_| self.is_leader()) else { return };
         let address = format!("{}:{}", endpoint.host, endpoint.port);
-        let mut probes_left = PROBES;
-        while probes_left > 0 {
-            match self.transport.probe(&address).await {
+        let mut pauses = LOOK_PAUSES.iter();
+        loop {
+            let pause = match self.transport.probe(&address).await {
                 // It opens its listener only after it has been unfenced: perhaps it is about to.
-                Probe::Gone if !self.listens_by_now(broker_id, broker_epoch) => {
-                    tokio::time::sleep(OPENING_PAUSE).await;
-                    let still = self
-                        .image()
-                        .brokers
-                        .get(&broker_id)
-                        .is_some_and(|b| b.broker_epoch == broker_epoch && !b.fenced);
-                    if !still || !self.is_leader() {
-                        return;
-                    }
-                }
+                Probe::Gone if !self.listens_by_now(broker_id, broker_epoch) => OPENING_PAUSE,
                 Probe::Gone => {
                     let fenced = self.decide_here(Request::Fence { broker_id, broker_epoch }).await;
                     tracing::warn!(broker_id, broker_epoch, outcome = ?fenced, "a broker is gone: nobody listens at {address}");
                     return;
                 }
-                Probe::Alive => return,
-                Probe::Unknown => probes_left -= 1,
+                // A process that is killed loses its connections one after the other, and its listener perhaps last.
+                Probe::Alive | Probe::Unknown => match pauses.next() {
+                    Some(pause) => *pause,
+                    None => return,
+                },
+            };
+            tokio::time::sleep(pause).await;
+            let image = self.image();
+            let broker = image.brokers.get(&broker_id).filter(|b| b.broker_epoch == broker_epoch && !b.fenced);
+            if broker.is_none() || !self.is_leader() {
+                return;
             }
         }
     }

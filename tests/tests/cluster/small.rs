@@ -15,6 +15,9 @@ use crate::nodes::{AGREED, COMMAND, Cluster, alone};
 
 const DELETE_RECORDS: i16 = 2;
 
+/// An election of the active controller included, on a busy machine.
+const REPLACED_WITHIN: Duration = Duration::from_secs(3);
+
 /// Less than a node waits for others to take over.
 const STOPS_WITHIN: Duration = Duration::from_secs(4);
 
@@ -105,4 +108,28 @@ fn a_topic_made_anew_takes_nothing_of_the_old_ones_checkpoints() {
     cluster.await_in_sync("anew");
     let first = segments(&directory).swap_remove(0);
     assert_eq!(first.file_stem().and_then(|s| s.to_str()), Some("00000000000000000000"), "{}", first.display());
+}
+
+/// A killed process is found by its broken connections: nobody waits for its session to end, which takes 9 s.
+#[test]
+fn a_killed_broker_is_replaced_at_once() {
+    let _turn = alone();
+    let mut cluster = Cluster::start(3, &[]);
+    cluster.create_topic("moved", 1, &[]);
+    for _ in 0..4 {
+        // A broker that has just come may yet be opening its listener; until then a refused connection proves nothing.
+        wait::pause(Duration::from_secs(4));
+        let leader = cluster.partitions("moved")[0].leader_id;
+        cluster.node(leader).kill();
+        let begin = wait::now();
+        wait::until("another leads", AGREED, || {
+            let now = cluster.metadata_of(cluster.any(), "moved")?.topics.first()?.partitions.first()?.leader_id;
+            (now > 0 && now != leader).then_some(())
+        });
+        println!("node {leader} was replaced after {:?}", begin.elapsed());
+        assert!(begin.elapsed() < REPLACED_WITHIN, "node {leader}: {:?}", begin.elapsed());
+        cluster.node(leader).up();
+        cluster.node(leader).await_serving();
+        cluster.await_in_sync("moved");
+    }
 }
