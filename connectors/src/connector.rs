@@ -6,6 +6,8 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::config::{Importance, Key, Rule, Settings, Type, validated};
+use crate::convert::Converter;
+use crate::convert::registry::SECRETS;
 use crate::registry::{Registry, SinkKind};
 
 const COMMON: &str = "Common";
@@ -197,6 +199,11 @@ pub fn faults(kind: &dyn SinkKind, settings: &Settings) -> Vec<Fault> {
     });
     let mut all: Vec<Fault> = alone.collect();
     all.extend(faults_together(settings));
+    for key in ["key.converter", "value.converter"] {
+        if let Err(text) = Converter::configured(settings, key) {
+            all.push(Fault { key: key.to_owned(), text });
+        }
+    }
     if all.is_empty() {
         all.extend(kind.faults(settings).into_iter().map(|(key, text)| Fault { key, text }));
     }
@@ -208,7 +215,10 @@ pub fn masked(registry: &Registry, settings: &Settings) -> Settings {
     let kind = settings.get("connector.class").and_then(|class| registry.find(class));
     let is_secret = |name: &str| {
         let own = kind.is_some_and(|k| k.keys().iter().any(|key| key.name == name && key.kind == Type::Password));
-        own || CONNECTOR_KEYS.iter().any(|key| key.name == name && key.kind == Type::Password)
+        let of_a_converter = ["key.converter.", "value.converter.", "header.converter."]
+            .iter()
+            .any(|prefix| name.strip_prefix(prefix).is_some_and(|rest| SECRETS.contains(&rest)));
+        own || of_a_converter || CONNECTOR_KEYS.iter().any(|key| key.name == name && key.kind == Type::Password)
     };
     let shown = |(name, value): (&String, &String)| {
         let value = if is_secret(name) { crate::config::HIDDEN.to_owned() } else { value.clone() };
@@ -296,6 +306,16 @@ mod tests {
         let matched =
             texts(&[&GOOD[..3], &[("topics.regex", "b.*"), ("errors.deadletterqueue.topic.name", "bad")]].concat());
         assert!(matched[0].starts_with("topics.regex: The DLQ topic 'bad'"), "{matched:?}");
+    }
+
+    #[test]
+    fn a_converters_password_is_masked_and_its_faults_are_the_connectors() {
+        let registry = built_in();
+        let password = ("value.converter.basic.auth.user.info", "me:hunter2");
+        let given = [&GOOD[..], &[("value.converter", "avro"), password]].concat();
+        assert!(!format!("{:?}", masked(&registry, &settings(&given))).contains("hunter2"));
+        let told = texts(&given);
+        assert!(told.len() == 1 && told[0].contains("value.converter.schema.registry.url"), "{told:?}");
     }
 
     #[test]

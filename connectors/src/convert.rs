@@ -3,23 +3,27 @@
 //! Owns what Kafka Connect's converters are called and what they make of bytes. A value that a converter cannot read is told with its
 //! offset and taken out of the rows: the runtime decides between the dead letter queue and the end of the task.
 
+mod avro;
+pub mod registry;
 mod typed_json;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringViewBuilder, UInt32Array};
 use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
+use self::registry::{Registry, id_of};
 use self::typed_json::Typed;
+use crate::config::Settings;
 use crate::rows::{Rows, column};
 
 /// Metadata of a text column whose text is JSON.
 pub const JSON_TEXT: &str = "strandline.json";
 
 /// What bytes are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Converter {
     Bytes,
     /// UTF-8; what is not is replaced, as Kafka's does.
@@ -28,6 +32,8 @@ pub enum Converter {
     Json,
     /// JSON that brings its schema with each record: columns with types.
     TypedJson,
+    /// Avro, by the schema whose id each value carries.
+    Avro(Arc<Registry>),
 }
 
 /// Whose bytes.
@@ -46,22 +52,27 @@ pub struct Unreadable {
 }
 
 impl Converter {
-    /// By Kafka Connect's class name, long or short; `schemas` is `schemas.enable`. Err = what there is.
-    pub fn named(class: &str, schemas: bool) -> Result<Converter, String> {
+    /// What `key` (`value.converter`) and the settings below it say; bytes, if they say nothing. Err = what is wrong and what there is.
+    pub fn configured(settings: &Settings, key: &str) -> Result<Converter, String> {
+        let Some(class) = settings.get(key).map(|v| v.trim()).filter(|v| !v.is_empty()) else {
+            return Ok(Converter::Bytes);
+        };
+        let schemas = settings.get(&format!("{key}.schemas.enable"));
+        let schemas = schemas.is_none_or(|v| !v.trim().eq_ignore_ascii_case("false"));
         match class.rsplit('.').next().unwrap_or(class) {
             "ByteArrayConverter" => Ok(Converter::Bytes),
             "StringConverter" => Ok(Converter::String),
             "JsonConverter" if !schemas => Ok(Converter::Json),
             "JsonConverter" => Ok(Converter::TypedJson),
-            _ => Err(format!(
-                "{class} is unknown; there are org.apache.kafka.connect.converters.ByteArrayConverter, \
-                 org.apache.kafka.connect.storage.StringConverter and org.apache.kafka.connect.json.JsonConverter"
-            )),
+            "AvroConverter" | "avro" => {
+                Ok(Converter::Avro(Arc::new(Registry::configured(settings, &format!("{key}."))?)))
+            }
+            _ => Err(format!("{key}: {class} is unknown; there are {}", CONVERTERS.join(", "))),
         }
     }
 
     /// The converted column, in pieces of rows with one schema each; `fails` is told of each row that cannot be read.
-    fn pieces(self, name: &str, raw: &ArrayRef, mut fails: impl FnMut(usize, String)) -> Vec<Piece> {
+    fn pieces(&self, name: &str, raw: &ArrayRef, mut fails: impl FnMut(usize, String)) -> Vec<Piece> {
         let whole = |field, column| vec![Piece { rows: None, field, column }];
         match self {
             Converter::Bytes => whole(Field::new(name, DataType::BinaryView, true), Arc::clone(raw)),
@@ -79,9 +90,18 @@ impl Converter {
                 whole(Field::new(name, DataType::Utf8View, true).with_metadata(metadata), text)
             }
             Converter::TypedJson => typed(name, raw, fails),
+            Converter::Avro(registry) => by_schema_id(registry, name, raw, fails),
         }
     }
 }
+
+/// The classes that a configuration may name.
+pub const CONVERTERS: [&str; 4] = [
+    "io.confluent.connect.avro.AvroConverter",
+    "org.apache.kafka.connect.converters.ByteArrayConverter",
+    "org.apache.kafka.connect.json.JsonConverter",
+    "org.apache.kafka.connect.storage.StringConverter",
+];
 
 /// Rows of a column that have one schema.
 struct Piece {
@@ -126,6 +146,54 @@ fn typed(name: &str, raw: &ArrayRef, mut fails: impl FnMut(usize, String)) -> Ve
     pieces.collect()
 }
 
+/// A piece for each schema, one for values that are null; the registry has learnt the schemas before.
+fn by_schema_id(registry: &Registry, name: &str, raw: &ArrayRef, mut fails: impl FnMut(usize, String)) -> Vec<Piece> {
+    #[derive(Default)]
+    struct Found<'a> {
+        rows: Vec<u32>,
+        values: Vec<&'a [u8]>,
+    }
+    let mut found: BTreeMap<Option<u32>, Found<'_>> = BTreeMap::new();
+    for (row, value) in raw.as_binary_view().iter().enumerate() {
+        match value.map(id_of).transpose() {
+            Ok(id) => {
+                let found = found.entry(id).or_default();
+                found.rows.push(u32::try_from(row).expect("a batch has fewer rows"));
+                found.values.push(value.unwrap_or_default());
+            }
+            Err(why) => fails(row, why),
+        }
+    }
+    let mut pieces = Vec::new();
+    for (id, Found { mut rows, values }) in found {
+        let Some(id) = id else {
+            let column = typed_json::nothing(rows.len());
+            pieces.push(Piece { rows: Some(rows), field: Field::new(name, DataType::Null, true), column });
+            continue;
+        };
+        let mut bad = BTreeSet::new();
+        let column = registry.known(id).and_then(|schema| {
+            let told = schema.column(id, &values, |at, why| {
+                bad.insert(rows[at]);
+                fails(rows[at] as usize, why);
+            });
+            told.map_err(|e| format!("values of the schema {id} cannot be read: {e}"))
+        });
+        match column {
+            Ok(column) => {
+                rows.retain(|row| !bad.contains(row));
+                pieces.push(Piece {
+                    rows: Some(rows),
+                    field: Field::new(name, column.data_type().clone(), true),
+                    column,
+                });
+            }
+            Err(why) => rows.iter().filter(|row| !bad.contains(*row)).for_each(|row| fails(*row as usize, why.clone())),
+        }
+    }
+    pieces
+}
+
 /// Without a copy where all of it is UTF-8.
 fn text(raw: &ArrayRef) -> ArrayRef {
     let bytes = raw.as_binary_view();
@@ -140,26 +208,38 @@ fn text(raw: &ArrayRef) -> ArrayRef {
 }
 
 /// The converters of a connector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Converters {
     pub key: Converter,
     pub value: Converter,
 }
 
 impl Converters {
+    /// Fetches what [`Converters::apply`] needs for these rows. Err = it is not to be had, and what to do.
+    pub async fn prepare(&self, rows: &Rows) -> Result<(), String> {
+        for (converter, at) in [(&self.key, column::KEY), (&self.value, column::VALUE)] {
+            let Converter::Avro(registry) = converter else { continue };
+            let values = rows.groups.iter().flat_map(|batch| batch.column(at).as_binary_view().iter().flatten());
+            let ids: BTreeSet<u32> = values.filter_map(|value| id_of(value).ok()).collect();
+            registry.learn(&ids).await?;
+        }
+        Ok(())
+    }
+
     /// Converts rows with bytes; the second is what could not be read, and is not in the first.
     pub fn apply(&self, rows: Rows) -> (Rows, Vec<Unreadable>) {
         let mut unreadable = Vec::new();
         let groups = rows.groups.iter();
-        let groups = groups.flat_map(|batch| convert(self.key, Side::Key, batch, &mut unreadable)).collect::<Vec<_>>();
-        let groups = groups.iter().flat_map(|batch| convert(self.value, Side::Value, batch, &mut unreadable)).collect();
+        let groups = groups.flat_map(|batch| convert(&self.key, Side::Key, batch, &mut unreadable)).collect::<Vec<_>>();
+        let groups =
+            groups.iter().flat_map(|batch| convert(&self.value, Side::Value, batch, &mut unreadable)).collect();
         (Rows { groups, ..rows }, unreadable)
     }
 }
 
 /// A batch with one side converted, in as many pieces as there are schemas, without the rows that cannot be read.
 fn convert(
-    converter: Converter,
+    converter: &Converter,
     side: Side,
     batch: &RecordBatch,
     unreadable: &mut Vec<Unreadable>,

@@ -8,6 +8,7 @@ mod connectors;
 mod forward;
 pub mod loggers;
 mod offsets;
+mod openapi;
 mod plugins;
 mod route;
 
@@ -33,6 +34,7 @@ use crate::worker::Worker;
 pub const BODY_BYTES_MAX: usize = 8 << 20;
 /// How long a change waits for the group to have a leader.
 const LEADER_WAIT: Duration = Duration::from_secs(20);
+const JSON: &str = "application/json";
 /// Set on a request that was forwarded once: it is not forwarded again.
 const FORWARDED: &str = "x-strandline-forwarded";
 
@@ -72,7 +74,7 @@ fn response(status: u16, body: Option<&str>, location: Option<&str>) -> Response
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     if body.is_some() {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     }
     if let Some(location) = location.and_then(|l| HeaderValue::from_str(l).ok()) {
         headers.insert(header::LOCATION, location);
@@ -95,14 +97,21 @@ async fn answer(rest: &Rest, request: Request) -> Result<Response, Failure> {
         return rest.forwarder.forward(&leader, &head.method, path, host, body).await;
     }
     let answer = carry_out(&rest.worker, call, &body).await?;
-    let text = answer.body.map(|b| b.to_string());
+    let (kind, text) = match answer.text {
+        Some((kind, text)) => (kind, Some(text)),
+        None => (JSON, answer.body.map(|b| b.to_string())),
+    };
     let text = text.filter(|_| head.method != Method::HEAD);
     let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let location = answer.location.map(|path| match host.filter(|_| !forwarded) {
         Some(host) => format!("http://{host}{path}"),
         None => path,
     });
-    Ok(response(answer.status, text.as_deref(), location.as_deref()))
+    let mut response = response(answer.status, text.as_deref(), location.as_deref());
+    if text.is_some() {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    Ok(response)
 }
 
 /// Where a change goes; None = it is made here.
@@ -130,6 +139,7 @@ async fn carry_out(worker: &Worker, call: Call, body: &Bytes) -> Result<Answer, 
             "version": env!("CARGO_PKG_VERSION"), "commit": "strandline", "kafka_cluster_id": worker.cluster_id,
         }))),
         Call::Health => Ok(health(worker)),
+        Call::OpenApi { yaml } => Ok(openapi::answer(yaml)),
         Call::List { status, info, expand } => Ok(connectors::list(worker, status, info, expand)),
         Call::Create => connectors::create(worker, body).await,
         Call::Get(name) => connectors::get(worker, &name),
@@ -166,5 +176,5 @@ fn health(worker: &Worker) -> Answer {
         Some(_) => (200, "healthy", "Worker has completed startup and is ready to handle requests."),
         None => (503, "starting", "Worker is still starting up."),
     };
-    Answer { status, body: Some(json!({ "status": word, "message": message })), location: None }
+    Answer { status, ..Answer::ok(json!({ "status": word, "message": message })) }
 }

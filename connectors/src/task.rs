@@ -379,6 +379,7 @@ impl Task {
         }
         let rows = rows::decode(&partition, &news.batches, news.from)
             .map_err(|e| format!("{partition} offset {}: {e}", news.from))?;
+        self.parts.options.converters.prepare(&rows).await?;
         for rows in in_portions(rows, self.parts.options.max_poll_records) {
             let raw = rows.groups.first().filter(|_| self.letters.is_some()).cloned();
             let (rows, unreadable) = self.parts.options.converters.apply(rows);

@@ -79,6 +79,11 @@ pub struct Worker {
 impl Worker {
     /// Starts one of `group` with these settings beside the defaults.
     pub fn start(bootstrap: &str, group: &str, settings: &[(&str, &str)]) -> Worker {
+        Worker::of(software(), bootstrap, group, settings)
+    }
+
+    /// The same, of this software whatever the run is about.
+    pub fn of(software: Software, bootstrap: &str, group: &str, settings: &[(&str, &str)]) -> Worker {
         let directory = place::directory("worker");
         let rest = SocketAddr::from(([127, 0, 0, 1], place::free_port()));
         let defaults = [
@@ -107,7 +112,6 @@ impl Worker {
         for (key, value) in kept.chain(given) {
             writeln!(file, "{key}={value}").expect("a properties file");
         }
-        let software = software();
         if software == Software::Strandline {
             writeln!(file, "spool.dir={}", directory.join("spool").display()).expect("a properties file");
         }

@@ -3,21 +3,23 @@
 use serde_json::{Value, json};
 
 /// What a call gave.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {
     pub status: u16,
     pub body: Option<Value>,
+    /// Instead of a body: its type, and a text that is no JSON.
+    pub text: Option<(&'static str, String)>,
     pub location: Option<String>,
 }
 
 impl Answer {
     pub fn ok(body: Value) -> Self {
-        Answer { status: 200, body: Some(body), location: None }
+        Answer { status: 200, body: Some(body), ..Answer::default() }
     }
 
     /// A status without a body.
     pub fn empty(status: u16) -> Self {
-        Answer { status, body: None, location: None }
+        Answer { status, ..Answer::default() }
     }
 }
 

@@ -231,6 +231,7 @@ async fn put(
         status: if created { 201 } else { 200 },
         body: Some(info(worker, name, connector)),
         location: created.then(|| format!("/connectors/{}", escaped(name))),
+        text: None,
     })
 }
 
@@ -344,7 +345,7 @@ pub async fn restart(worker: &Worker, name: &str, include_tasks: bool, only_fail
         let tasks = planned["tasks"].as_array_mut().into_iter().flatten();
         tasks.filter(|t| restarts(t)).for_each(restarting);
     }
-    Ok(Answer { status: 202, body: Some(planned), location: None })
+    Ok(Answer { status: 202, ..Answer::ok(planned) })
 }
 
 pub async fn restart_task(worker: &Worker, name: &str, task: u32) -> Result<Answer, Failure> {

@@ -7,6 +7,7 @@ use super::answer::{Answer, Failure};
 use super::connectors::body_json;
 use crate::config::Settings;
 use crate::connector::{definitions, validation};
+use crate::convert::CONVERTERS;
 use crate::worker::Worker;
 
 /// In Kafka Connect's words.
@@ -18,18 +19,11 @@ pub fn no_such_class(worker: &Worker, class: &str) -> String {
     )
 }
 
-/// What is no connector, and its kind.
-const OTHERS: [(&str, &str); 3] = [
-    ("org.apache.kafka.connect.converters.ByteArrayConverter", "converter"),
-    ("org.apache.kafka.connect.json.JsonConverter", "converter"),
-    ("org.apache.kafka.connect.storage.StringConverter", "converter"),
-];
-
 pub fn list(worker: &Worker, connectors_only: bool) -> Answer {
     let one = |class: &str, kind: &str, version: &str| json!({ "class": class, "type": kind, "version": version });
     let mut all: Vec<Value> = worker.registry.kinds().map(|kind| one(kind.class(), "sink", kind.version())).collect();
     if !connectors_only {
-        all.extend(OTHERS.iter().map(|(class, kind)| one(class, kind, env!("CARGO_PKG_VERSION"))));
+        all.extend(CONVERTERS.iter().map(|class| one(class, "converter", env!("CARGO_PKG_VERSION"))));
     }
     Answer::ok(Value::Array(all))
 }

@@ -9,6 +9,7 @@ use super::answer::Failure;
 pub enum Call {
     Root,
     Health,
+    OpenApi { yaml: bool },
     List { status: bool, info: bool, expand: bool },
     Create,
     Get(String),
@@ -96,6 +97,8 @@ pub fn parse(method: &str, path: &str, query: &str) -> Result<Call, Failure> {
     match parts.as_slice() {
         [""] => only(method, &[("GET", Call::Root)]),
         ["health"] => only(method, &[("GET", Call::Health)]),
+        ["openapi.json"] => only(method, &[("GET", Call::OpenApi { yaml: false })]),
+        ["openapi.yaml"] => only(method, &[("GET", Call::OpenApi { yaml: true })]),
         ["connectors"] => {
             let expands: Vec<String> = query_values(query, "expand").collect();
             let has = |name: &str| expands.iter().any(|e| e == name);

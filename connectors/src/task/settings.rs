@@ -139,18 +139,10 @@ pub fn task_settings(connector: &str, settings: &Settings, worker: &WorkerDefaul
         memory_bytes: worker.memory_bytes,
         dead_letters,
         converters: Converters {
-            key: converter(settings, "key.converter")?,
-            value: converter(settings, "value.converter")?,
+            key: Converter::configured(settings, "key.converter")?,
+            value: Converter::configured(settings, "value.converter")?,
         },
     })
-}
-
-/// Bytes, if nobody says otherwise.
-fn converter(settings: &Settings, name: &str) -> Result<Converter, String> {
-    let class = settings.get(name).map(|v| v.trim()).filter(|v| !v.is_empty());
-    let schemas =
-        settings.get(&format!("{name}.schemas.enable")).is_none_or(|v| !v.trim().eq_ignore_ascii_case("false"));
-    class.map_or(Ok(Converter::Bytes), |class| Converter::named(class, schemas)).map_err(|e| format!("{name}: {e}"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use strandline_protocol::compression::Compression;
 use strandline_protocol::record_batch::{Header, RecordBatchBuilder};
-use strandline_tests::broker::Broker;
+use strandline_tests::broker::{Broker, Setup, Software};
 use strandline_tests::connect::Worker;
 use strandline_tests::hdfs::Hdfs;
 use strandline_tests::minio::{ACCESS_KEY, Minio, SECRET_KEY};
@@ -100,9 +100,18 @@ fn mirror(minio: &Minio, to: &std::path::Path) {
 
 #[test]
 fn one_apply_archives_a_topic_to_parquet_that_others_read() {
-    let broker = broker();
-    kept_topic(&broker, 3);
-    (0..3).for_each(|partition| produce(&broker, "orders", partition, 1_000 * partition as u64, 250));
+    archives_to_parquet(&broker());
+}
+
+/// A worker needs nothing of us but the protocol.
+#[test]
+fn the_same_from_a_cluster_of_apache_kafka() {
+    archives_to_parquet(&Broker::start(Software::Kafka, Setup::default()));
+}
+
+fn archives_to_parquet(broker: &Broker) {
+    kept_topic(broker, 3);
+    (0..3).for_each(|partition| produce(broker, "orders", partition, 1_000 * partition as u64, 250));
     let minio = Minio::start();
     minio.make_bucket(BUCKET);
     let worker = Worker::start(&broker.bootstrap(), "g", &[]);
@@ -110,7 +119,7 @@ fn one_apply_archives_a_topic_to_parquet_that_others_read() {
     let (status, made) = worker.rest.call("POST", "/connectors", Some(&json!({ "name": "archive", "config": config })));
     assert_eq!(status, 201, "{made}");
     assert!(!made.to_string().contains(SECRET_KEY), "a password is not told: {made}");
-    await_archived(&broker, &worker, "archive", "orders", 3);
+    await_archived(broker, &worker, "archive", "orders", 3);
     let local = place::directory("mirror");
     mirror(&minio, &local);
     let rows = read_parquet(&local.join("topics/orders"));

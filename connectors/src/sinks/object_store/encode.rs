@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::keys::Layout;
 use crate::rows::column;
 
+mod avro;
 mod json;
 
 /// What a file is.
@@ -27,6 +28,8 @@ pub enum Format {
     Parquet,
     /// A line of JSON for each record.
     Json,
+    /// An Avro object container file.
+    Avro,
     /// The values, each followed by the separator.
     Raw,
 }
@@ -37,13 +40,14 @@ impl Format {
         match name.as_str() {
             "parquet" | "parquetformat" => Some(Format::Parquet),
             "json" | "jsonl" | "jsonformat" => Some(Format::Json),
+            "avro" | "avroformat" => Some(Format::Avro),
             "raw" | "bytearrayformat" | "stringformat" => Some(Format::Raw),
             _ => None,
         }
     }
 
     pub fn check(text: &str) -> Result<(), String> {
-        Format::parse(text).map(drop).ok_or_else(|| "write parquet, json or raw".to_owned())
+        Format::parse(text).map(drop).ok_or_else(|| "write parquet, json, avro or raw".to_owned())
     }
 }
 
@@ -61,10 +65,10 @@ pub enum Codec {
 impl Codec {
     pub fn parse(text: &str) -> Option<Codec> {
         match text.to_ascii_lowercase().as_str() {
-            "none" | "uncompressed" => Some(Codec::None),
-            "gzip" => Some(Codec::Gzip),
+            "none" | "uncompressed" | "null" => Some(Codec::None),
+            "gzip" | "deflate" => Some(Codec::Gzip),
             "snappy" => Some(Codec::Snappy),
-            "zstd" => Some(Codec::Zstd),
+            "zstd" | "zstandard" => Some(Codec::Zstd),
             "lz4" => Some(Codec::Lz4),
             _ => None,
         }
@@ -72,6 +76,17 @@ impl Codec {
 
     pub fn check(text: &str) -> Result<(), String> {
         Codec::parse(text).map(drop).ok_or_else(|| "write none, gzip, snappy, zstd or lz4".to_owned())
+    }
+
+    /// What an Avro file may be compressed with.
+    pub fn check_avro(text: &str) -> Result<(), String> {
+        let there = Codec::parse(text).is_some_and(|codec| codec.in_avro().is_some());
+        if there { Ok(()) } else { Err("write null, deflate, snappy or zstandard".to_owned()) }
+    }
+
+    /// Whether files of this format can have it.
+    pub fn fits(self, format: Format) -> bool {
+        format != Format::Avro || self.in_avro().is_some()
     }
 
     fn name(self) -> &'static str {
@@ -155,6 +170,8 @@ pub fn extension(layout: &Layout) -> String {
     match (layout.format, layout.codec) {
         (Format::Parquet, Codec::None) => "parquet".to_owned(),
         (Format::Parquet, codec) => format!("{}.parquet", codec.name()),
+        // Its codec is in its header.
+        (Format::Avro, _) => "avro".to_owned(),
         (Format::Json, Codec::None) => "json".to_owned(),
         (Format::Json, codec) => format!("json.{}", codec.name()),
         (Format::Raw, Codec::None) => "bin".to_owned(),
@@ -169,6 +186,10 @@ pub enum EncodeError {
     Arrow(#[from] arrow::error::ArrowError),
     #[error("Parquet: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
+    #[error("Avro: {0}")]
+    Avro(#[from] arrow_avro::errors::AvroError),
+    #[error("the codec {0} is none of {1}'s")]
+    NoSuchCodec(&'static str, &'static str),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("the format raw needs a value.converter that gives bytes or text, and this one gives {0}")]
@@ -194,6 +215,7 @@ pub fn encode(layout: &Layout, batches: &[RecordBatch]) -> Result<Vec<u8>, Encod
     let whole = concat_batches(&batches[0].schema(), batches)?;
     match layout.format {
         Format::Parquet => parquet(layout, &whole),
+        Format::Avro => avro::container(layout.codec, &project(layout, &whole)?, &avro::Origin::of(&whole)),
         Format::Json => {
             let projected = project(layout, &whole)?;
             let mut out = Vec::with_capacity(projected.get_array_memory_size());

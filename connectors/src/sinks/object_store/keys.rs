@@ -27,14 +27,15 @@ pub const KEYS: &[Key] = &[
     Key::new("aws.secret.access.key", Type::Password, "", "Unset: the environment, or the machine's role.").group(STORE),
     Key::new("hdfs.url", Type::String, "", "hdfs://namenode:port, as the HDFS sinks call it.").group(STORE),
     Key::new("topics.dir", Type::String, "topics", "The folder of all topics.").group(STORE).rule(Rule::Check(folder)),
-    Key::new("format.class", Type::Class, "", "The files' format: parquet, json or raw, or the class of another sink that has it; unset: parquet.").group(FILES).importance(Importance::High).rule(Rule::Check(Format::check)),
+    Key::new("format.class", Type::Class, "", "The files' format: parquet, json, avro or raw, or the class of another sink that has it; unset: parquet.").group(FILES).importance(Importance::High).rule(Rule::Check(Format::check)),
     Key::new("format.output.type", Type::String, "", "The same, as Aiven's sink calls it.").group(FILES).rule(Rule::Check(Format::check)),
     Key::new("format.output.fields", Type::List, "", "What a row holds: key, value, offset, timestamp, headers, topic, partition. Unset: key, value, headers, timestamp, offset; with the format.class of another sink: value.").group(FILES).rule(Rule::Check(Field::check)),
     Key::new("format.output.fields.value.encoding", Type::String, "base64", "How bytes are written where the format has only text: base64, or none for text as it is.").group(FILES).rule(Rule::OneOf(&["base64", "none"])),
     Key::new("format.bytearray.separator", Type::String, "\n", "Behind each record of the format raw.").group(FILES),
-    Key::new("file.compression.type", Type::String, "", "none, gzip, snappy, zstd or lz4; unset: snappy for Parquet, none for others.").group(FILES).rule(Rule::Check(Codec::check)),
+    Key::new("file.compression.type", Type::String, "", "none, gzip, snappy, zstd or lz4; unset: snappy for Parquet, none for others; Avro has no lz4.").group(FILES).rule(Rule::Check(Codec::check)),
     Key::new("s3.compression.type", Type::String, "", "The same, as the S3 sink calls it.").group(FILES).rule(Rule::Check(Codec::check)),
     Key::new("parquet.codec", Type::String, "", "The same, for Parquet.").group(FILES).rule(Rule::Check(Codec::check)),
+    Key::new("avro.codec", Type::String, "", "The same, for Avro: null, deflate, snappy or zstandard.").group(FILES).rule(Rule::Check(Codec::check_avro)),
     Key::new("flush.size", Type::Int, FLUSH_SIZE, "Records after which a file is complete.").group(FILES).importance(Importance::High).rule(Rule::AtLeast(1)),
     Key::new("file.max.records", Type::Int, "0", "The same, as Aiven's sink calls it; 0 = flush.size.").group(FILES).rule(Rule::AtLeast(0)),
     Key::new("file.max.bytes", Type::Long, "67108864", "Bytes of keys and values after which a file is complete.").group(FILES).rule(Rule::AtLeast(1)),
@@ -119,6 +120,10 @@ impl Config {
             Default::default()
         });
         let (format, codec) = format_and_codec(&values);
+        if !codec.fits(format) {
+            let text = "Avro files have no such compression: write avro.codec=null, deflate, snappy or zstandard";
+            faults.push(("avro.codec".to_owned(), text.to_owned()));
+        }
         // The classes of other sinks write the value alone.
         let foreign = settings.get("format.class").is_some_and(|class| class.contains('.'));
         let fields = match (values.list("format.output.fields"), foreign) {
@@ -176,9 +181,13 @@ impl Config {
 fn format_and_codec(values: &Values<'_>) -> (Format, Codec) {
     let class = values.given("format.class").or(values.given("format.output.type"));
     let format = Format::parse(class.unwrap_or("parquet")).unwrap_or(Format::Parquet);
-    let codec = ["parquet.codec", "file.compression.type", "s3.compression.type"].iter();
+    let own = match format {
+        Format::Parquet => Some("parquet.codec"),
+        Format::Avro => Some("avro.codec"),
+        Format::Json | Format::Raw => None,
+    };
     let codec =
-        codec.filter(|key| format == Format::Parquet || **key != "parquet.codec").find_map(|key| values.given(key));
+        own.into_iter().chain(["file.compression.type", "s3.compression.type"]).find_map(|key| values.given(key));
     let codec = match codec {
         Some(text) => Codec::parse(text).unwrap_or(Codec::None),
         None if format == Format::Parquet => Codec::Snappy,

@@ -1,7 +1,7 @@
 //! Folders of a topic's files: by partition, by fields of the value, by time.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Int64Type, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType, TimestampMillisecondType};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -158,6 +158,10 @@ fn times(rows: &RecordBatch, from: &Timestamps) -> Result<Vec<i64>, String> {
                 DataType::Int64 => Ok(array.as_primitive::<Int64Type>().values().to_vec()),
                 DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, _) => {
                     Ok(array.as_primitive::<TimestampMillisecondType>().values().to_vec())
+                }
+                DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, _) => {
+                    let times = array.as_primitive::<TimestampMicrosecondType>().values();
+                    Ok(times.iter().map(|time| time.div_euclid(1_000)).collect())
                 }
                 other => Err(format!("the field {field} is {other}, and no time in ms")),
             }

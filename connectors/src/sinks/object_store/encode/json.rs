@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
-    DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMillisecondType,
+    DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    Time32MillisecondType, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -74,13 +74,24 @@ impl Column<'_> {
             DataType::Float32 => float(f64::from(array.as_primitive::<Float32Type>().value(row)), out),
             DataType::Float64 => float(array.as_primitive::<Float64Type>().value(row), out),
             DataType::Date32 => number(array.as_primitive::<Date32Type>().value(row), out),
+            // Times are the numbers that they came as.
             DataType::Timestamp(TimeUnit::Millisecond, _) => {
                 number(array.as_primitive::<TimestampMillisecondType>().value(row), out);
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                number(array.as_primitive::<TimestampMicrosecondType>().value(row), out);
+            }
+            DataType::Time32(TimeUnit::Millisecond) => {
+                number(array.as_primitive::<Time32MillisecondType>().value(row), out);
+            }
+            DataType::Time64(TimeUnit::Microsecond) => {
+                number(array.as_primitive::<Time64MicrosecondType>().value(row), out);
             }
             DataType::Utf8 => self.text(array.as_string::<i32>().value(row), out),
             DataType::Utf8View => self.text(array.as_string_view().value(row), out),
             DataType::Binary => self.bytes(array.as_binary::<i32>().value(row), out),
             DataType::BinaryView => self.bytes(array.as_binary_view().value(row), out),
+            DataType::FixedSizeBinary(_) => self.bytes(array.as_fixed_size_binary().value(row), out),
             DataType::List(item) => self.list(item, row, out),
             DataType::Struct(fields) => {
                 let record = array.as_struct();
