@@ -13,6 +13,7 @@ mod connector_view;
 mod consume;
 mod demo;
 mod dev;
+mod dlq;
 mod group;
 mod logging;
 mod nodes;

@@ -55,6 +55,20 @@ pub struct Metrics {
     remote_read_times: Latency,
     failed_produce: AtomicU64,
     failed_fetch: AtomicU64,
+    pages: Pages,
+}
+
+/// What makes the page of something else that runs in this process.
+type OtherPage = Box<dyn Fn() -> Box<dyn Collector> + Send + Sync>;
+
+/// Pages of others.
+#[derive(Default)]
+struct Pages(parking_lot::Mutex<Vec<OtherPage>>);
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pages")
+    }
 }
 
 impl Default for Metrics {
@@ -67,6 +81,7 @@ impl Default for Metrics {
             remote_read_times: Latency::new(),
             failed_produce: AtomicU64::new(0),
             failed_fetch: AtomicU64::new(0),
+            pages: Pages::default(),
         }
     }
 }
@@ -76,6 +91,11 @@ fn add(counter: &AtomicU64, n: u64) {
 }
 
 impl Metrics {
+    /// Adds the page of something else that runs in this process: of the worker in `strandline dev`.
+    pub fn add_page(&self, page: OtherPage) {
+        self.pages.0.lock().push(page);
+    }
+
     /// Counts a request.
     pub fn request(&self, api: ApiKey) {
         if let Some(counter) = usize::try_from(api.code()).ok().and_then(|code| self.requests.get(code)) {
@@ -151,6 +171,7 @@ impl Metrics {
 pub fn exposition(broker: &Arc<Broker>, controller_leader: Option<NodeId>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page { broker: Arc::clone(broker), controller_leader }));
+    broker.metrics.pages.0.lock().iter().for_each(|page| registry.register_collector(page()));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)

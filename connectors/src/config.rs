@@ -3,10 +3,13 @@
 //!
 //! Owns parsing and checking of values. A value of type [`Type::Password`] is a [`Secret`] from here on and is never printed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Value, json};
+
+use crate::secrets::without_userinfo;
 
 /// A connector's settings as posted.
 pub type Settings = BTreeMap<String, String>;
@@ -124,13 +127,19 @@ impl Key {
 
     /// What is wrong with a value, in Kafka's words where Kafka has some.
     pub fn fault(&self, value: Option<&str>) -> Option<String> {
+        self.fault_as(self.name, value)
+    }
+
+    /// The same for a key that has a longer name in the settings.
+    pub fn fault_as(&self, name: &str, value: Option<&str>) -> Option<String> {
         let Some(value) = value.or(self.default) else {
-            return Some(format!("Missing required configuration \"{}\" which has no default value.", self.name));
+            return Some(format!("Missing required configuration \"{name}\" which has no default value."));
         };
         if value.is_empty() && self.default.is_some_and(str::is_empty) {
             return None;
         }
-        let invalid = |what: &str| Some(format!("Invalid value {value} for configuration {}: {what}", self.name));
+        let shown = if self.kind == Type::Password { Cow::Borrowed(HIDDEN) } else { without_userinfo(value) };
+        let invalid = |what: &str| Some(format!("Invalid value {shown} for configuration {name}: {what}"));
         let number = match self.kind {
             Type::Boolean if !["true", "false"].contains(&value.trim().to_ascii_lowercase().as_str()) => {
                 return invalid("Expected value to be either true or false");
@@ -234,25 +243,30 @@ impl<'a> Values<'a> {
 
 /// One entry of the answer to `config/validate`.
 pub fn validated(key: &Key, order: usize, value: Option<&str>, errors: &[String]) -> Value {
+    validated_as(key.name, key.group, key, order, value, errors)
+}
+
+/// The same for a key that has a longer name in the settings, and a group of its own.
+pub fn validated_as(name: &str, group: &str, key: &Key, order: usize, value: Option<&str>, errors: &[String]) -> Value {
     let secret = key.kind == Type::Password;
     let shown = value.or(key.default).filter(|v| !v.is_empty() || value.is_some());
-    let shown = shown.map(|v| if secret { HIDDEN } else { v });
+    let shown = shown.map(|v| if secret { Cow::Borrowed(HIDDEN) } else { without_userinfo(v) });
     json!({
         "definition": {
-            "name": key.name,
+            "name": name,
             "type": key.kind.name(),
             "required": key.default.is_none(),
             "default_value": key.default.filter(|d| !d.is_empty()),
             "importance": key.importance.name(),
             "documentation": key.documentation,
-            "group": key.group,
+            "group": group,
             "width": "MEDIUM",
-            "display_name": key.display,
+            "display_name": if name == key.name { key.display } else { name },
             "dependents": [],
             "order_in_group": order,
         },
         "value": {
-            "name": key.name,
+            "name": name,
             "value": shown,
             "recommended_values": match key.rule { Rule::OneOf(allowed) => json!(allowed), _ => json!([]) },
             "errors": errors,

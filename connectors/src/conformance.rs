@@ -391,6 +391,8 @@ pub fn sink_of(
         task: 0,
         spool: spool.to_owned(),
         memory_bytes_max: 64 << 20,
+        urls: Arc::default(),
+        secrets: crate::secrets::Secrets::default(),
     };
     kind.create(settings, &context)
 }

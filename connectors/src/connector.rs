@@ -2,13 +2,18 @@
 //!
 //! Owns the keys under Kafka Connect's names and the answer to `config/validate`. Does not own what a kind means by its keys.
 
+use std::sync::Arc;
+
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::config::{Importance, Key, Rule, Settings, Type, validated};
+use crate::config::{HIDDEN, Importance, Key, Rule, Settings, Type, validated, validated_as};
 use crate::convert::Converter;
-use crate::convert::registry::SECRETS;
-use crate::registry::{Registry, SinkKind};
+use crate::providers::Providers;
+use crate::registry::{Registry, SinkKind, all_destinations};
+use crate::secrets::{Secrets, is_secret, without_userinfo};
+use crate::transform::{self, keys::Named};
+use crate::url_policy::UrlPolicy;
 
 const COMMON: &str = "Common";
 const ERRORS: &str = "Error Handling";
@@ -190,38 +195,69 @@ fn faults_together(settings: &Settings) -> Vec<Fault> {
     faults
 }
 
-/// All that is wrong with a connector's settings, in the order of the keys.
-pub fn faults(kind: &dyn SinkKind, settings: &Settings) -> Vec<Fault> {
+/// What a worker allows its connectors.
+#[derive(Debug, Clone, Default)]
+pub struct Allowed {
+    pub urls: Arc<UrlPolicy>,
+    pub providers: Arc<Providers>,
+}
+
+/// Keys of every connector and of this kind.
+pub fn keys_of(kind: &dyn SinkKind) -> Vec<Key> {
+    CONNECTOR_KEYS.iter().chain(kind.keys()).copied().collect()
+}
+
+/// All that is wrong with a connector's settings, in the order of the keys, without secrets. A value that a provider will give is
+/// judged when a task starts.
+pub fn faults(kind: &dyn SinkKind, settings: &Settings, allowed: &Allowed) -> Vec<Fault> {
+    let secrets = Secrets::of(&keys_of(kind), settings, &[]);
+    let discreet = |fault: Fault| Fault { text: secrets.blot(&fault.text), ..fault };
+    all_faults(kind, settings, allowed).into_iter().map(discreet).collect()
+}
+
+fn all_faults(kind: &dyn SinkKind, settings: &Settings, allowed: &Allowed) -> Vec<Fault> {
+    let is_open = |value: &String| allowed.providers.has_reference(value);
     let keys = CONNECTOR_KEYS.iter().chain(kind.keys());
-    let alone = keys.filter_map(|key| {
+    let alone = keys.filter(|key| !settings.get(key.name).is_some_and(is_open)).filter_map(|key| {
         let text = key.fault(settings.get(key.name).map(String::as_str))?;
         Some(Fault { key: key.name.to_owned(), text })
     });
     let mut all: Vec<Fault> = alone.collect();
     all.extend(faults_together(settings));
-    for key in ["key.converter", "value.converter"] {
-        if let Err(text) = Converter::configured(settings, key) {
-            all.push(Fault { key: key.to_owned(), text });
+    let is_converter = |(key, value): (&String, &String)| key.contains(".converter") && is_open(value);
+    if !settings.iter().any(is_converter) {
+        for key in ["key.converter", "value.converter"] {
+            if let Err(text) = Converter::configured(settings, key, &allowed.urls) {
+                all.push(Fault { key: key.to_owned(), text });
+            }
         }
     }
-    if all.is_empty() {
+    for (key, to) in all_destinations(kind, settings) {
+        if settings.get(&key).is_some_and(is_open) {
+            continue;
+        }
+        let refusal = allowed.urls.admit_destination(&to).err().map(|refused| Fault { key, text: refused.to_string() });
+        all.extend(refusal.filter(|fault| !all.contains(fault)));
+    }
+    let is_transform = |(key, value): (&String, &String)| {
+        (key.starts_with("transforms") || key.starts_with("predicates")) && is_open(value)
+    };
+    if !settings.iter().any(is_transform) {
+        all.extend(transform::keys::faults(settings).into_iter().map(|(key, text)| Fault { key, text }));
+    }
+    if all.is_empty() && !settings.values().any(is_open) {
         all.extend(kind.faults(settings).into_iter().map(|(key, text)| Fault { key, text }));
     }
     all
 }
 
-/// Settings with every password hidden.
+/// Settings with every password hidden, and those in URLs.
 pub fn masked(registry: &Registry, settings: &Settings) -> Settings {
     let kind = settings.get("connector.class").and_then(|class| registry.find(class));
-    let is_secret = |name: &str| {
-        let own = kind.is_some_and(|k| k.keys().iter().any(|key| key.name == name && key.kind == Type::Password));
-        let of_a_converter = ["key.converter.", "value.converter.", "header.converter."]
-            .iter()
-            .any(|prefix| name.strip_prefix(prefix).is_some_and(|rest| SECRETS.contains(&rest)));
-        own || of_a_converter || CONNECTOR_KEYS.iter().any(|key| key.name == name && key.kind == Type::Password)
-    };
+    let keys = kind.map_or_else(|| CONNECTOR_KEYS.to_vec(), |kind| keys_of(&**kind));
     let shown = |(name, value): (&String, &String)| {
-        let value = if is_secret(name) { crate::config::HIDDEN.to_owned() } else { value.clone() };
+        let hidden = is_secret(name, &keys) && !value.is_empty();
+        let value = if hidden { HIDDEN.to_owned() } else { without_userinfo(value).into_owned() };
         (name.clone(), value)
     };
     settings.iter().map(shown).collect()
@@ -230,10 +266,10 @@ pub fn masked(registry: &Registry, settings: &Settings) -> Settings {
 /// A value that was read masked and comes back so means the one that is kept.
 pub fn unmasked(registry: &Registry, kept: Option<&Settings>, mut posted: Settings) -> Settings {
     let Some(kept) = kept else { return posted };
-    let hidden = masked(registry, &posted);
+    let shown = masked(registry, kept);
     for (name, value) in &mut posted {
-        if value == crate::config::HIDDEN
-            && hidden[name] == *value
+        if value.contains(HIDDEN)
+            && shown.get(name) == Some(value)
             && let Some(old) = kept.get(name)
         {
             value.clone_from(old);
@@ -243,15 +279,19 @@ pub fn unmasked(registry: &Registry, kept: Option<&Settings>, mut posted: Settin
 }
 
 /// The answer to `config/validate`.
-pub fn validation(kind: &dyn SinkKind, settings: &Settings) -> Value {
-    let all = faults(kind, settings);
+pub fn validation(kind: &dyn SinkKind, settings: &Settings, allowed: &Allowed) -> Value {
+    let all = faults(kind, settings, allowed);
+    let own = CONNECTOR_KEYS.iter().chain(kind.keys());
+    let own = own.map(|key| Named { name: key.name.to_owned(), group: key.group.to_owned(), key: *key });
     let mut configs = Vec::new();
-    let mut groups: Vec<&str> = Vec::new();
-    for (order, key) in CONNECTOR_KEYS.iter().chain(kind.keys()).enumerate() {
-        let errors: Vec<String> = all.iter().filter(|f| f.key == key.name).map(|f| f.text.clone()).collect();
-        configs.push(validated(key, order + 1, settings.get(key.name).map(String::as_str), &errors));
-        if !groups.contains(&key.group) {
-            groups.push(key.group);
+    let mut groups: Vec<String> = Vec::new();
+    for (order, named) in own.chain(transform::keys::definitions(settings)).enumerate() {
+        let Named { name, group, key } = named;
+        let errors: Vec<String> = all.iter().filter(|f| f.key == name).map(|f| f.text.clone()).collect();
+        let value = settings.get(&name).map(String::as_str);
+        configs.push(validated_as(&name, &group, &key, order + 1, value, &errors));
+        if !groups.contains(&group) {
+            groups.push(group);
         }
     }
     json!({ "name": kind.class(), "error_count": all.len(), "groups": groups, "configs": configs })
@@ -279,7 +319,10 @@ mod tests {
     fn texts(pairs: &[(&str, &str)]) -> Vec<String> {
         let registry = built_in();
         let kind = registry.find("FileStreamSinkConnector").unwrap();
-        faults(&**kind, &settings(pairs)).into_iter().map(|f| format!("{}: {}", f.key, f.text)).collect()
+        faults(&**kind, &settings(pairs), &Allowed::default())
+            .into_iter()
+            .map(|f| format!("{}: {}", f.key, f.text))
+            .collect()
     }
 
     const GOOD: [(&str, &str); 4] =
@@ -319,10 +362,71 @@ mod tests {
     }
 
     #[test]
+    fn no_destination_leads_to_what_is_forbidden() {
+        let registry = built_in();
+        let kind = registry.find("object-store").unwrap();
+        let given = [
+            ("name", "n"),
+            ("connector.class", "object-store"),
+            ("topics", "t"),
+            ("s3.bucket.name", "b"),
+            ("aws.s3.endpoint", "http:169.254.169.254"),
+        ];
+        let told = faults(&**kind, &settings(&given), &Allowed::default());
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].key == "aws.s3.endpoint" && told[0].text.contains("connect.url.allowlist"), "{told:?}");
+        // A region is part of a host's name.
+        let given = [&given[..4], &[("s3.region", "x@169.254.169.254/")]].concat();
+        let told = faults(&**kind, &settings(&given), &Allowed::default());
+        assert_eq!(told[0].key, "s3.region", "{told:?}");
+    }
+
+    #[test]
+    fn a_file_is_written_where_the_list_says() {
+        let registry = built_in();
+        let kind = registry.find("FileStreamSink").unwrap();
+        let urls = Arc::new(UrlPolicy::parse("file:///allowed").unwrap());
+        let told = faults(&**kind, &settings(&GOOD), &Allowed { urls, ..Allowed::default() });
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0].key, "file");
+    }
+
+    #[test]
+    fn what_is_hidden_comes_back_as_it_was() {
+        let registry = built_in();
+        let kept = settings(&[
+            ("connector.class", "object-store"),
+            ("aws.secret.access.key", "hunter2"),
+            ("store.url", "http://joe:pw@host/x"),
+            ("consumer.override.sasl.jaas.config", "secret"),
+        ]);
+        let mut shown = masked(&registry, &kept);
+        assert!(!format!("{shown:?}").contains("hunter2") && !format!("{shown:?}").contains("pw@"), "{shown:?}");
+        assert_eq!(shown["consumer.override.sasl.jaas.config"], HIDDEN);
+        assert_eq!(unmasked(&registry, Some(&kept), shown.clone()), kept);
+        // Another host does not get the password of the one that was kept.
+        shown.insert("store.url".to_owned(), "http://joe:[hidden]@other/x".to_owned());
+        assert!(!unmasked(&registry, Some(&kept), shown)["store.url"].contains("pw"));
+    }
+
+    #[test]
+    fn values_from_outside_are_judged_when_a_task_starts() {
+        let registry = built_in();
+        let kind = registry.find("FileStreamSink").unwrap();
+        let worker = settings(&[("config.providers", "env"), ("config.providers.env.param.allowlist.pattern", ".*")]);
+        let providers = Arc::new(Providers::parse(&worker).unwrap());
+        let given = [&GOOD[..], &[("tasks.max", "${env:TASKS}")]].concat();
+        let allowed = Allowed { providers, ..Allowed::default() };
+        assert_eq!(faults(&**kind, &settings(&given), &allowed), []);
+        assert_eq!(faults(&**kind, &settings(&given), &Allowed::default()).len(), 1, "without a provider it is a text");
+    }
+
+    #[test]
     fn validation_counts_the_errors_and_shows_every_key() {
         let registry = built_in();
         let kind = registry.find("FileStreamSink").unwrap();
-        let answer = validation(&**kind, &settings(&[("name", "n"), ("topics", "t"), ("tasks.max", "0")]));
+        let answer =
+            validation(&**kind, &settings(&[("name", "n"), ("topics", "t"), ("tasks.max", "0")]), &Allowed::default());
         assert_eq!(answer["error_count"], 3, "{answer}");
         let configs = answer["configs"].as_array().unwrap();
         assert_eq!(configs.len(), CONNECTOR_KEYS.len() + kind.keys().len());

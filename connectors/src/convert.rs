@@ -18,6 +18,7 @@ use self::registry::{Registry, id_of};
 use self::typed_json::Typed;
 use crate::config::Settings;
 use crate::rows::{Rows, column};
+use crate::url_policy::UrlPolicy;
 
 /// Metadata of a text column whose text is JSON.
 pub const JSON_TEXT: &str = "strandline.json";
@@ -53,7 +54,7 @@ pub struct Unreadable {
 
 impl Converter {
     /// What `key` (`value.converter`) and the settings below it say; bytes, if they say nothing. Err = what is wrong and what there is.
-    pub fn configured(settings: &Settings, key: &str) -> Result<Converter, String> {
+    pub fn configured(settings: &Settings, key: &str, urls: &Arc<UrlPolicy>) -> Result<Converter, String> {
         let Some(class) = settings.get(key).map(|v| v.trim()).filter(|v| !v.is_empty()) else {
             return Ok(Converter::Bytes);
         };
@@ -65,7 +66,7 @@ impl Converter {
             "JsonConverter" if !schemas => Ok(Converter::Json),
             "JsonConverter" => Ok(Converter::TypedJson),
             "AvroConverter" | "avro" => {
-                Ok(Converter::Avro(Arc::new(Registry::configured(settings, &format!("{key}."))?)))
+                Ok(Converter::Avro(Arc::new(Registry::configured(settings, &format!("{key}."), urls)?)))
             }
             _ => Err(format!("{key}: {class} is unknown; there are {}", CONVERTERS.join(", "))),
         }

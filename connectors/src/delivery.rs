@@ -202,6 +202,7 @@ pub struct Delivery {
     flush_due_ms: i64,
     commit_due: bool,
     failure: Option<String>,
+    failures: u64,
     skipped: u64,
     retries: u64,
     dead_lettered: u64,
@@ -221,6 +222,7 @@ impl Delivery {
             flush_due_ms: now_ms + policy.flush_interval_ms,
             commit_due: false,
             failure: None,
+            failures: 0,
             skipped: 0,
             retries: 0,
             dead_lettered: 0,
@@ -230,6 +232,11 @@ impl Delivery {
     /// Records that were given up without a trace, because `errors.tolerance=all` has no dead letter queue.
     pub fn skipped(&self) -> u64 {
         self.skipped
+    }
+
+    /// Records that could not be delivered, whatever became of them.
+    pub fn failures(&self) -> u64 {
+        self.failures
     }
 
     pub fn retries(&self) -> u64 {
@@ -415,6 +422,7 @@ impl Delivery {
 
     /// A record that is not delivered: put aside, skipped, or the end.
     fn refuse(&mut self, letter: Letter) {
+        self.failures += letter.offsets.len() as u64;
         if !self.policy.tolerate {
             let (partition, first) = (&letter.partition, letter.offsets.first().copied().unwrap_or(-1));
             return self.fail(format!(

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Key, Settings};
+use crate::secrets::Secrets;
 use crate::sink::{Sink, SinkError};
+use crate::url_policy::{Destination, UrlPolicy, urls_in};
 
 /// What a new sink may know of the task that it works for.
 #[derive(Debug, Clone)]
@@ -15,6 +17,10 @@ pub struct TaskContext {
     pub spool: std::path::PathBuf,
     /// Bytes of memory that the sink may hold.
     pub memory_bytes_max: u64,
+    /// Where the task may go; its destinations have passed it when the sink is made.
+    pub urls: Arc<UrlPolicy>,
+    /// What must not be in any text that the sink writes; its errors are cleaned by the task.
+    pub secrets: Secrets,
 }
 
 /// Makes the sinks of one kind.
@@ -39,8 +45,20 @@ pub trait SinkKind: Send + Sync {
         Vec::new()
     }
 
+    /// Where the settings lead, with the key that says so, beside values that are URLs anyway: the worker refuses what
+    /// `connect.url.allowlist` does not allow.
+    fn destinations(&self, _settings: &Settings) -> Vec<(String, Destination)> {
+        Vec::new()
+    }
+
     /// A sink for one task. Makes no call to anything yet.
     fn create(&self, settings: &Settings, context: &TaskContext) -> Result<Box<dyn Sink>, SinkError>;
+}
+
+/// Everything that a connector's settings lead to.
+pub fn all_destinations(kind: &dyn SinkKind, settings: &Settings) -> Vec<(String, Destination)> {
+    let found = urls_in(settings).into_iter().map(|(key, to)| (key.to_owned(), to));
+    kind.destinations(settings).into_iter().chain(found).collect()
 }
 
 /// All kinds of a worker.

@@ -7,6 +7,7 @@ pub mod answer;
 mod connectors;
 mod forward;
 pub mod loggers;
+pub mod metrics;
 mod offsets;
 mod openapi;
 mod plugins;

@@ -27,12 +27,16 @@ use self::subscription::Subscription;
 use crate::config::Settings;
 use crate::convert::Side;
 use crate::delivery::{Action, CommitFault, Delivery, Input, Letter, Span, Stage, Target};
-use crate::registry::{SinkKind, TaskContext};
+use crate::metrics::TaskMetrics;
+use crate::registry::{SinkKind, TaskContext, all_destinations};
 use crate::rows::{self, Rows, column};
+use crate::secrets::Discreet;
 use crate::sink::{Assigned, Offsets, Sink, TopicPartition};
 
 /// How long a task waits for records before it looks at its surroundings again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often the metrics are told what is held, ms.
+const OBSERVE_EVERY_MS: i64 = 250;
 /// Pause after a group could not be joined.
 const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -62,6 +66,7 @@ pub struct TaskParts {
     /// The same, for fetches: a broker answers one connection in order, and a fetch may wait for news.
     pub fetches: Arc<Cluster>,
     pub clock: Clock,
+    pub metrics: Arc<TaskMetrics>,
 }
 
 struct Queued {
@@ -87,24 +92,31 @@ struct Task {
     reports: mpsc::Sender<Report>,
     told_paused: Option<bool>,
     told_topics: BTreeSet<String>,
+    /// When the metrics were last told, ms.
+    observed_ms: i64,
 }
 
 /// Runs a task to its end; the last report is `Stopped` or `Failed`.
 pub async fn run(parts: TaskParts, target: watch::Receiver<Target>, reports: mpsc::Sender<Report>) {
     let told = reports.clone();
+    let secrets = parts.context.secrets.clone();
     let first = *target.borrow();
     let outcome = match Task::new(parts, first, reports).await {
         Ok(task) => task.run(target).await,
         Err(reason) => Some(reason),
     };
-    let last = outcome.map_or(Report::Stopped, Report::Failed);
+    let last = outcome.map_or(Report::Stopped, |reason| Report::Failed(secrets.blot(&reason)));
     // The worker may be gone already.
     let _ = told.send(last).await;
 }
 
 impl Task {
     async fn new(parts: TaskParts, target: Target, reports: mpsc::Sender<Report>) -> Result<Task, String> {
-        let sink = parts.kind.create(&parts.settings, &parts.context).map_err(|e| e.to_string())?;
+        for (key, to) in all_destinations(&*parts.kind, &parts.settings) {
+            parts.context.urls.check_now(&to).await.map_err(|refused| format!("{key}: {refused}"))?;
+        }
+        let inner = parts.kind.create(&parts.settings, &parts.context).map_err(|e| e.to_string())?;
+        let sink = Box::new(Discreet { inner, secrets: parts.context.secrets.clone() });
         let options = &parts.options;
         let letters = match &options.dead_letters {
             Some(wanted) => Some(DeadLetters::open(wanted.clone(), &parts.context, Arc::clone(&parts.cluster)).await?),
@@ -141,6 +153,7 @@ impl Task {
             reports,
             told_paused: None,
             told_topics: BTreeSet::new(),
+            observed_ms: i64::MIN,
             parts,
         })
     }
@@ -157,6 +170,7 @@ impl Task {
             self.core.on(Input::Target(wanted), self.now());
             self.look_at_the_group().await;
             self.tell(wanted).await;
+            self.observe();
             let action = self.core.next(self.now());
             let input = match action {
                 Action::End(outcome) => {
@@ -219,6 +233,14 @@ impl Task {
         }
     }
 
+    fn observe(&mut self) {
+        let now = self.now();
+        if now.saturating_sub(self.observed_ms) >= OBSERVE_EVERY_MS {
+            self.observed_ms = now;
+            self.parts.metrics.observe(&self.core, self.sink.held(), self.held_bytes as u64);
+        }
+    }
+
     async fn wait(&mut self, until_ms: i64, target: &mut watch::Receiver<Target>) {
         let left = u64::try_from(until_ms - self.now()).unwrap_or(0).max(1);
         let limit = Duration::from_millis(left).min(LOOK_EVERY);
@@ -237,6 +259,7 @@ impl Task {
                 self.fetcher.assign([]);
                 self.forget_rows();
                 self.seated = false;
+                self.parts.metrics.hold(std::iter::empty());
                 Input::Closed
             }
             Action::Join | Action::Read { .. } | Action::Wait { .. } | Action::End(_) => return None,
@@ -302,6 +325,8 @@ impl Task {
             starts.insert(one.partition, start);
         }
         self.fetcher.assign(starts.iter().map(|(p, offset)| ((p.topic.to_string(), p.partition), *offset)));
+        let known = self.core.committed();
+        self.parts.metrics.hold(starts.keys().map(|p| (p.clone(), known.get(p).copied())));
         let topics: BTreeSet<String> = starts.keys().map(|p| p.topic.to_string()).collect();
         if !topics.is_subset(&self.told_topics) {
             self.told_topics.extend(topics.iter().cloned());
@@ -377,13 +402,18 @@ impl Task {
             }
             return Ok(());
         }
+        let high_watermark = news.high_watermark;
         let rows = rows::decode(&partition, &news.batches, news.from)
             .map_err(|e| format!("{partition} offset {}: {e}", news.from))?;
         self.parts.options.converters.prepare(&rows).await?;
+        let bytes: usize = news.batches.iter().map(|(_, bytes)| bytes.len()).sum();
+        self.parts.metrics.read(&partition, rows.count() as u64, bytes as u64, high_watermark);
         for rows in in_portions(rows, self.parts.options.max_poll_records) {
             let raw = rows.groups.first().filter(|_| self.letters.is_some()).cloned();
             let (rows, unreadable) = self.parts.options.converters.apply(rows);
-            if let (Some(letters), Some(raw), false) = (&mut self.letters, &raw, unreadable.is_empty()) {
+            let (rows, failed) = self.parts.options.transforms.apply(rows);
+            let all_well = unreadable.is_empty() && failed.is_empty();
+            if let (Some(letters), Some(raw), false) = (&mut self.letters, &raw, all_well) {
                 letters.keep(&partition, raw.clone());
             }
             for one in unreadable {
@@ -391,13 +421,20 @@ impl Task {
                     Side::Key => Stage::KeyConverter,
                     Side::Value => Stage::ValueConverter,
                 };
-                let letter =
-                    Letter { partition: partition.clone(), offsets: vec![one.offset], reason: one.reason, stage };
-                self.core.on(Input::Unreadable(letter), self.now());
+                self.refuse(&partition, one.offset, &one.reason, stage);
+            }
+            for one in failed {
+                self.refuse(&partition, one.offset, &one.reason, Stage::Transformation);
             }
             self.queue(rows, raw);
         }
         Ok(())
+    }
+
+    fn refuse(&mut self, partition: &TopicPartition, offset: i64, reason: &str, stage: Stage) {
+        let reason = self.parts.context.secrets.blot(reason);
+        let letter = Letter { partition: partition.clone(), offsets: vec![offset], reason, stage };
+        self.core.on(Input::Unreadable(letter), self.now());
     }
 
     fn queue(&mut self, rows: Rows, raw: Option<RecordBatch>) {
@@ -417,6 +454,7 @@ impl Task {
         let taken = !matches!(&outcome, Err(error) if !matches!(error, crate::sink::SinkError::Rejected { .. }));
         if taken && let Some(queued) = self.rows.get_mut(&span.partition).and_then(VecDeque::pop_front) {
             self.held_bytes = self.held_bytes.saturating_sub(queued.bytes);
+            self.parts.metrics.sent(queued.rows.count() as u64);
             if outcome.is_err()
                 && let (Some(letters), Some(raw)) = (&mut self.letters, queued.raw)
             {
@@ -437,7 +475,10 @@ impl Task {
         let named: GroupOffsets =
             offsets.iter().map(|(p, offset)| ((p.topic.to_string(), p.partition), *offset)).collect();
         match self.member.commit(generation, &named).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.parts.metrics.committed(offsets);
+                Ok(())
+            }
             Err(GroupError::Lost { .. }) => Err(CommitFault::Lost),
             Err(GroupError::Refused { code: ErrorCode::IllegalGeneration | ErrorCode::UnknownMemberId, .. }) => {
                 Err(CommitFault::Lost)

@@ -25,6 +25,7 @@ use self::config::WorkerConfig;
 use self::group::{Group, Identity, View};
 use self::runner::Runner;
 use self::topics::{StateTopics, TopicsError};
+use crate::metrics::WorkerMetrics;
 use crate::registry::Registry;
 use crate::rest;
 use crate::rest::loggers::Loggers;
@@ -44,6 +45,7 @@ pub struct WorkerParts {
     pub registry: Registry,
     pub clock: Clock,
     pub loggers: Arc<Loggers>,
+    pub metrics: Arc<WorkerMetrics>,
 }
 
 /// Why a worker does not start.
@@ -51,6 +53,8 @@ pub struct WorkerParts {
 pub enum StartError {
     #[error("the REST API cannot listen at {address}: {source}; set listeners to a free port")]
     Bind { address: String, source: std::io::Error },
+    #[error("admin.listener: {0} is in use, or is no address of this machine; choose another, or none")]
+    Admin(String),
     #[error("the worker's topics: {0}")]
     Topics(#[from] TopicsError),
     #[error("the cluster at {0} cannot be reached: see that bootstrap.servers is right and the brokers run")]
@@ -79,6 +83,7 @@ pub struct WorkerHandle {
     group: JoinHandle<()>,
     runner: JoinHandle<()>,
     rest: JoinHandle<()>,
+    admin: Option<JoinHandle<()>>,
     loggers: JoinHandle<()>,
 }
 
@@ -134,7 +139,11 @@ async fn reach(cluster: &Cluster, bootstrap: &str) -> Result<String, StartError>
 pub async fn start(parts: WorkerParts, listener: TcpListener) -> Result<WorkerHandle, StartError> {
     let unbound = |source| StartError::Bind { address: parts.config.listen.clone(), source };
     let address = listener.local_addr().map_err(unbound)?;
-    let WorkerParts { config, registry, clock, loggers } = parts;
+    let WorkerParts { config, registry, clock, loggers, metrics } = parts;
+    let admin = match &config.admin_listen {
+        Some(address) => Some(listen(address, false).await.map_err(|_| StartError::Admin(address.clone()))?),
+        None => None,
+    };
     let identity = identity(&config, address);
     let cluster = Arc::new(Cluster::new(&config.bootstrap, &config.client_id, config.request_timeout));
     let cluster_id = reach(&cluster, &config.bootstrap).await?;
@@ -145,8 +154,14 @@ pub async fn start(parts: WorkerParts, listener: TcpListener) -> Result<WorkerHa
     let (stop_rest, rest_stopped) = watch::channel(false);
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let (view_in, view) = watch::channel(View::default());
-    let (runner, reports) =
-        Runner::new(identity.clone(), config.clone(), registry.clone(), Arc::clone(&topics), Arc::clone(&clock));
+    let (runner, reports) = Runner::new(
+        identity.clone(),
+        config.clone(),
+        registry.clone(),
+        Arc::clone(&topics),
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+    );
     let group = Group {
         identity: identity.clone(),
         config: config.clone(),
@@ -156,7 +171,9 @@ pub async fn start(parts: WorkerParts, listener: TcpListener) -> Result<WorkerHa
         view: view_in,
     };
     let worker = Arc::new(Worker { identity, config, registry, topics, view, cluster, cluster_id, clock, loggers });
+    metrics.belong_to(&worker);
     Ok(WorkerHandle {
+        admin: admin.map(|listener| tokio::spawn(rest::metrics::serve(listener, metrics, rest_stopped.clone()))),
         address,
         group: tokio::spawn(group.run(stopped.clone())),
         runner: tokio::spawn(runner.run(inbox, reports, stopped)),
@@ -178,6 +195,9 @@ impl WorkerHandle {
         self.stop_rest.send_replace(true);
         if tokio::time::timeout(DRAIN_MAX, self.rest).await.is_err() {
             tracing::warn!("REST calls were cut off");
+        }
+        if let Some(admin) = self.admin {
+            admin.abort();
         }
         self.loggers.abort();
     }

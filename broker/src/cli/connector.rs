@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::CommandResult;
 use super::bootstrap::block_on;
 use super::connector_view as view;
+use super::dlq;
 
 /// A connector's file is at most this long, bytes.
 const FILE_BYTES_MAX: u64 = 8 << 20;
@@ -78,12 +79,21 @@ enum Command {
     Validate { file: PathBuf },
     /// The kinds of connectors that the workers know.
     Plugins,
+    /// Records that a connector has put aside: what they are, why, and back to their topic.
+    Dlq(dlq::Args),
 }
 
 pub fn run(args: Args) -> CommandResult {
     block_on(async {
         let client = Client::builder().timeout(Duration::from_secs(args.timeout)).no_proxy().build()?;
         let api = Api { client, url: args.url.trim_end_matches('/').to_owned() };
+        if let Command::Dlq(wanted) = &args.command {
+            let topic = match wanted.connector()? {
+                Some(name) => dlq::topic_of(name, &api.get(&connector(name, "/config")).await?)?,
+                None => wanted.topic_given(),
+            };
+            return dlq::run(wanted, &topic, Duration::from_secs(args.timeout), args.json).await;
+        }
         carry_out(&api, args.command, args.json).await
     })
 }
@@ -191,6 +201,8 @@ async fn carry_out(api: &Api, command: Command, as_json: bool) -> CommandResult 
             say(&answer, view::offsets(&answer));
         }
         Command::Validate { file } => return validate(api, &read(&file)?, as_json).await,
+        // Asked of the cluster, not of a worker.
+        Command::Dlq(_) => {}
         Command::Plugins => {
             let all = api.get("/connector-plugins").await?;
             say(&all, view::plugins(&all));

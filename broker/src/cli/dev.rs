@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use strandline_connectors::metrics::WorkerMetrics;
+
 use super::logging::{self, LogFormat};
 use super::server::{stop, until_told};
 use super::{CommandResult, node_runtime, worker};
@@ -50,7 +52,14 @@ pub fn run(args: Args) -> CommandResult {
         let connect = listener.as_ref().and_then(|l| l.local_addr().ok());
         print_banner(&node, &args.data_dir, connect);
         let bootstrap = node.addresses.first().map_or_else(String::new, ToString::to_string);
-        let start = |l| worker::DevWorker::start(l, &bootstrap, &args.data_dir, &args.plugin_path);
+        let start = |l| {
+            let metrics = std::sync::Arc::default();
+            node.broker.metrics.add_page(Box::new({
+                let metrics = std::sync::Arc::clone(&metrics);
+                move || WorkerMetrics::page(&metrics)
+            }));
+            worker::DevWorker::start(l, &bootstrap, &args.data_dir, &args.plugin_path, metrics)
+        };
         let worker = listener.map(start).transpose()?;
         let lost = until_told(&node).await?;
         if let Some(worker) = worker {

@@ -1,8 +1,9 @@
-//! Structured logs on standard error.
+//! Structured logs on standard error, without the secrets of connectors.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
+use strandline_connectors::secrets::blotted_line;
 use tracing_subscriber::EnvFilter;
 
 /// How logs look.
@@ -12,10 +13,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// Standard error, for whole lines: each is written at once.
+struct Discreet;
+
+impl Write for Discreet {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        std::io::stderr().write_all(blotted_line(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
 /// Starts logging. `RUST_LOG` chooses what is said; without it, `default`.
 pub fn start(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Discreet);
     let outcome = match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().try_init(),
@@ -31,7 +46,7 @@ pub type SetLevels = Box<dyn Fn(&BTreeMap<String, String>) + Send + Sync>;
 /// Starts logging; the levels can be set anew while the process runs.
 pub fn start_changeable(format: LogFormat, default: &str) -> SetLevels {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_writer(|| Discreet);
     match format {
         LogFormat::Text => {
             let builder = builder.with_ansi(std::io::stderr().is_terminal());

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use strandline_connectors::config::Settings;
+use strandline_connectors::metrics::WorkerMetrics;
 use strandline_connectors::plugin::{Launcher, discover};
 use strandline_connectors::rest::loggers::Loggers;
 use strandline_connectors::sinks;
@@ -48,7 +49,7 @@ pub fn run(args: Args) -> CommandResult {
     let config = WorkerConfig::from_settings(&settings)?;
     node_runtime()?.block_on(async {
         let listener = worker::listen(&config.listen, false).await?;
-        let handle = worker::start(parts(config, set_levels), listener).await?;
+        let handle = worker::start(parts(config, set_levels, Arc::default()), listener).await?;
         tracing::info!(rest = %handle.address, worker = handle.worker.identity.worker_id, "serving");
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -66,7 +67,7 @@ pub fn run(args: Args) -> CommandResult {
     })
 }
 
-fn parts(config: WorkerConfig, set_levels: SetLevels) -> WorkerParts {
+fn parts(config: WorkerConfig, set_levels: SetLevels, metrics: Arc<WorkerMetrics>) -> WorkerParts {
     let mut registry = sinks::built_in();
     for warning in discover::add_all(&mut registry, &config.plugin_path, &Launcher::this()) {
         tracing::warn!("{warning}");
@@ -76,6 +77,7 @@ fn parts(config: WorkerConfig, set_levels: SetLevels) -> WorkerParts {
         registry,
         clock: Arc::new(clock::now_ms),
         loggers: Arc::new(Loggers::new("INFO", set_levels)),
+        metrics,
     }
 }
 
@@ -101,6 +103,7 @@ impl DevWorker {
         bootstrap: &str,
         data_dir: &Path,
         plugin_path: &str,
+        metrics: Arc<WorkerMetrics>,
     ) -> Result<DevWorker, Box<dyn std::error::Error>> {
         let spool = std::path::absolute(data_dir)?.join("connect");
         let settings: Settings = [
@@ -123,7 +126,7 @@ impl DevWorker {
         .chain([("plugin.path".to_owned(), plugin_path.to_owned())])
         .collect();
         let config = WorkerConfig::from_settings(&settings)?;
-        let parts = parts(config, Box::new(|_| {}));
+        let parts = parts(config, Box::new(|_| {}), metrics);
         Ok(DevWorker(tokio::spawn(async {
             match worker::start(parts, listener).await {
                 Ok(handle) => Some(handle),

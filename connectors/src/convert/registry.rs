@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::avro;
 use crate::config::{Secret, Settings};
+use crate::url_policy::UrlPolicy;
 
 /// Schemas that are kept.
 const SCHEMAS_MAX: usize = 1_000;
@@ -104,12 +105,9 @@ enum Trouble {
     Lasting(String),
 }
 
-/// Settings of a converter below `key.converter.` or `value.converter.` that are secrets.
-pub const SECRETS: [&str; 3] = ["basic.auth.user.info", "schema.registry.basic.auth.user.info", "bearer.auth.token"];
-
 impl Registry {
     /// By the settings below `prefix` (`value.converter.`); Err = what to write.
-    pub fn configured(settings: &Settings, prefix: &str) -> Result<Registry, String> {
+    pub fn configured(settings: &Settings, prefix: &str, policy: &Arc<UrlPolicy>) -> Result<Registry, String> {
         let given = |key: &str| settings.get(&format!("{prefix}{key}")).map(|v| v.trim()).filter(|v| !v.is_empty());
         let urls = given("schema.registry.url").ok_or_else(|| {
             format!("Missing required configuration \"{prefix}schema.registry.url\": write the registry's URL, such as http://registry:8081")
@@ -118,6 +116,7 @@ impl Registry {
         for url in &urls {
             let parsed = reqwest::Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
             let parsed = parsed.ok_or_else(|| format!("{prefix}schema.registry.url is no URL of http or https"))?;
+            policy.admit(url).map_err(|refused| format!("{prefix}schema.registry.url: {refused}"))?;
             if !parsed.username().is_empty() || parsed.password().is_some() {
                 return Err(format!(
                     "{prefix}schema.registry.url has a user in it, which would be shown: write {prefix}basic.auth.user.info=user:password"
@@ -137,7 +136,7 @@ impl Registry {
             (None, None) => None,
         };
         // A registry that sends the client elsewhere would send its password there too.
-        let client = reqwest::Client::builder().timeout(CALL).redirect(reqwest::redirect::Policy::none()).build();
+        let client = policy.client(false).timeout(CALL).build();
         let client = client.map_err(|e| format!("{prefix}schema.registry.url: {e}"))?;
         Ok(Registry { urls, authorization, client, learnt: Mutex::default() })
     }
@@ -306,7 +305,7 @@ mod tests {
     fn a_wrong_configuration_says_what_would_be_right() {
         let wrong = |pairs: &[(&str, &str)]| {
             let settings = pairs.iter().map(|(k, v)| (format!("value.converter.{k}"), (*v).to_owned())).collect();
-            Registry::configured(&settings, "value.converter.").unwrap_err()
+            Registry::configured(&settings, "value.converter.", &Arc::default()).unwrap_err()
         };
         assert!(wrong(&[]).contains("value.converter.schema.registry.url"));
         assert!(wrong(&[("schema.registry.url", "registry:8081")]).contains("no URL"));
@@ -321,7 +320,7 @@ mod tests {
         let settings = Settings::from([("v.schema.registry.url".to_owned(), "http://a:1".to_owned())]);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let registry = Registry::configured(&settings, "v.").unwrap();
+            let registry = Registry::configured(&settings, "v.", &Arc::default()).unwrap();
             let wanted = BTreeSet::from([0]);
             for id in 0..2 * u32::try_from(SCHEMAS_MAX).unwrap() {
                 registry.keep(id, Err("unknown".to_owned()), &wanted);

@@ -24,6 +24,8 @@ const MEMORY_BYTES_DEFAULT: u64 = 2 << 30;
 const MEMORY_BYTES_MIN: u64 = 64 << 20;
 /// `call.timeout.ms`, if nothing is said.
 const CALL_TIMEOUT_MS_DEFAULT: u64 = 60_000;
+/// `restarts.max`, if nothing is said.
+const RESTARTS_MAX_DEFAULT: u32 = 3;
 
 /// How a plugin is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -60,6 +62,8 @@ struct Written {
     memory_max: Option<u64>,
     #[serde(default, rename = "call.timeout.ms")]
     call_timeout_ms: Option<u64>,
+    #[serde(default, rename = "restarts.max")]
+    restarts_max: Option<u32>,
     #[serde(default)]
     environment: Vec<String>,
 }
@@ -101,6 +105,8 @@ pub struct Manifest {
     pub memory_max: u64,
     /// How long one call may take.
     pub call_timeout: Duration,
+    /// How often a process that has died is started again by itself, in [`super::sink::RESTARTS_WINDOW`].
+    pub restarts_max: u32,
     /// Variables of the worker's environment that the plugin sees too.
     pub environment: Vec<String>,
 }
@@ -234,6 +240,7 @@ impl Manifest {
             keys,
             memory_max,
             call_timeout: Duration::from_millis(call_timeout_ms),
+            restarts_max: written.restarts_max.unwrap_or(RESTARTS_MAX_DEFAULT),
             environment: written.environment,
         })
     }

@@ -3,12 +3,15 @@
 //! Owns one child, from the first `open` on, and what was written to it. Invariants: one call is under way; a call that is not answered in
 //! `call.timeout.ms`, or by anything but an answer, is the last one: the child is killed, and every later call fails with the same
 //! reason, until the task is started anew; no offset is passed on as durable that was not written to this child. The reason's first
-//! line says what to do.
+//! line says what to do. A child that dies is followed by another one, after a pause, at most `restarts.max` times in
+//! [`RESTARTS_WINDOW`]: the partitions are opened again, and what was not durable comes again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::Launcher;
 use super::child::PluginProcess;
@@ -18,6 +21,13 @@ use crate::config::Settings;
 use crate::registry::TaskContext;
 use crate::rows::Rows;
 use crate::sink::{Assigned, Offsets, Sink, SinkError, TopicPartition};
+
+/// Deaths that are longer ago are forgotten.
+pub const RESTARTS_WINDOW: Duration = Duration::from_secs(600);
+/// The pause before the first restart; it doubles with each death.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause: the task does nothing else meanwhile.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 enum Child {
     NotStarted,
@@ -42,6 +52,8 @@ pub struct PluginSink {
     context: TaskContext,
     child: Child,
     calls: u64,
+    /// Of children that died by themselves.
+    deaths: VecDeque<Instant>,
     open: BTreeMap<TopicPartition, Reach>,
 }
 
@@ -99,12 +111,13 @@ impl PluginSink {
         }
         Ok(PluginSink {
             settings: manifest.own_settings(settings),
-            secrets: manifest.secrets(settings),
+            secrets: manifest.secrets(settings).into_iter().chain(context.secrets.values().iter().cloned()).collect(),
             manifest,
             launcher,
             context: context.clone(),
             child: Child::NotStarted,
             calls: 0,
+            deaths: VecDeque::new(),
             open: BTreeMap::new(),
         })
     }
@@ -114,6 +127,10 @@ impl PluginSink {
             Child::Running(_) => return Ok(()),
             Child::Broken(reason) => return Err(SinkError::Fatal(reason.clone())),
             Child::NotStarted => {}
+        }
+        if let Some(doublings) = u32::try_from(self.deaths.len()).ok().and_then(|n| n.checked_sub(1)) {
+            let pause = RESTART_PAUSE.saturating_mul(1 << doublings.min(10)).min(RESTART_PAUSE_MAX);
+            tokio::time::sleep(pause).await;
         }
         let started = PluginProcess::start(&self.manifest, &self.launcher, &self.context, self.secrets.clone()).await;
         match started {
@@ -188,6 +205,7 @@ impl PluginSink {
 
     async fn silent(&mut self, silence: Silence, call: &Call) -> SinkError {
         let Child::Running(child) = &mut self.child else { return SinkError::Fatal("it does not run".to_owned()) };
+        let mut died = false;
         let what = match silence {
             Silence::Late => {
                 child.kill();
@@ -197,7 +215,10 @@ impl PluginSink {
             Silence::Fault(fault) => fault.to_string(),
             Silence::Closed { half } => {
                 let how = match child.how_it_ended().await {
-                    Some(how) => how,
+                    Some(how) => {
+                        died = true;
+                        how
+                    }
                     None => {
                         child.kill();
                         "it closed its standard input or output while it went on running, and was killed".to_owned()
@@ -206,7 +227,23 @@ impl PluginSink {
                 if half { format!("{how}, after half an answer") } else { how }
             }
         };
-        self.broken(&what, call).await
+        let error = self.broken(&what, call).await;
+        if died { self.after_death(error) } else { error }
+    }
+
+    /// Another child, if there were not too many.
+    fn after_death(&mut self, error: SinkError) -> SinkError {
+        let now = Instant::now();
+        while self.deaths.front().is_some_and(|then| now.duration_since(*then) > RESTARTS_WINDOW) {
+            self.deaths.pop_front();
+        }
+        let most = self.manifest.restarts_max as usize;
+        if self.deaths.len() >= most {
+            return error;
+        }
+        self.deaths.push_back(now);
+        self.child = Child::NotStarted;
+        SinkError::Reopen(format!("restart {} of {most} of the plugin's process: {error}", self.deaths.len()))
     }
 
     /// The end of this child.

@@ -168,7 +168,7 @@ fn check(worker: &Worker, settings: &Settings) -> Result<(), Failure> {
     let Some(kind) = worker.registry.find(class) else {
         return Err(Failure::new(400, super::plugins::no_such_class(worker, class)));
     };
-    let all = faults(&**kind, settings);
+    let all = faults(&**kind, settings, &worker.config.allowed);
     if all.is_empty() {
         return Ok(());
     }

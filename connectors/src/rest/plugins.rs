@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Failure};
 use super::connectors::body_json;
-use crate::config::Settings;
+use crate::config::{Key, Settings, validated};
 use crate::connector::{definitions, validation};
 use crate::convert::CONVERTERS;
+use crate::transform;
 use crate::worker::Worker;
 
 /// In Kafka Connect's words.
@@ -24,6 +25,8 @@ pub fn list(worker: &Worker, connectors_only: bool) -> Answer {
     let mut all: Vec<Value> = worker.registry.kinds().map(|kind| one(kind.class(), "sink", kind.version())).collect();
     if !connectors_only {
         all.extend(CONVERTERS.iter().map(|class| one(class, "converter", env!("CARGO_PKG_VERSION"))));
+        let own = env!("CARGO_PKG_VERSION");
+        all.extend(transform::keys::CLASSES.iter().map(|class| one(class.name, class.plugin.name(), own)));
     }
     Answer::ok(Value::Array(all))
 }
@@ -31,7 +34,14 @@ pub fn list(worker: &Worker, connectors_only: bool) -> Answer {
 pub fn config(worker: &Worker, name: &str) -> Result<Answer, Failure> {
     match worker.registry.find(name) {
         Some(kind) => Ok(Answer::ok(definitions(&**kind))),
-        None => Err(Failure::new(404, format!("Unknown plugin {name}."))),
+        None => match transform::keys::class(name) {
+            Some(class) => {
+                let keys = class.keys.iter().enumerate();
+                let one = |(at, key): (usize, &Key)| validated(key, at + 1, None, &[])["definition"].clone();
+                Ok(Answer::ok(keys.map(one).collect()))
+            }
+            None => Err(Failure::new(404, format!("Unknown plugin {name}."))),
+        },
     }
 }
 
@@ -58,7 +68,7 @@ pub fn validate(worker: &Worker, name: &str, body: &Bytes) -> Result<Answer, Fai
         return Err(Failure::new(400, text));
     }
     match worker.registry.find(class) {
-        Some(kind) => Ok(Answer::ok(validation(&**kind, &settings))),
+        Some(kind) => Ok(Answer::ok(validation(&**kind, &settings, &worker.config.allowed))),
         None => Err(Failure::new(400, no_such_class(worker, class))),
     }
 }

@@ -19,6 +19,7 @@ use crate::config::{Key, Settings, Type, Values};
 use crate::registry::{SinkKind, TaskContext};
 use crate::rows::{Rows, column};
 use crate::sink::{Assigned, Held, Offsets, Sink, SinkError, TopicPartition};
+use crate::url_policy::Destination;
 
 /// Lines that are collected before they are written, bytes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -40,6 +41,11 @@ impl SinkKind for FileStreamSink {
 
     fn keys(&self) -> &[Key] {
         &KEYS
+    }
+
+    fn destinations(&self, settings: &Settings) -> Vec<(String, Destination)> {
+        let path = settings.get("file").map(|path| path.trim()).filter(|path| !path.is_empty());
+        path.map(|path| ("file".to_owned(), Destination::File(path.into()))).into_iter().collect()
     }
 
     fn create(&self, settings: &Settings, context: &TaskContext) -> Result<Box<dyn Sink>, SinkError> {
@@ -180,8 +186,14 @@ mod tests {
 
     fn sink(path: &std::path::Path) -> Box<dyn Sink> {
         let settings = Settings::from([("file".to_owned(), path.display().to_string())]);
-        let context =
-            TaskContext { connector: "c".to_owned(), task: 0, spool: path.to_owned(), memory_bytes_max: 1 << 20 };
+        let context = TaskContext {
+            connector: "c".to_owned(),
+            task: 0,
+            spool: path.to_owned(),
+            memory_bytes_max: 1 << 20,
+            urls: std::sync::Arc::default(),
+            secrets: crate::secrets::Secrets::default(),
+        };
         FileStreamSink.create(&settings, &context).unwrap()
     }
 

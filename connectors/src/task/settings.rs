@@ -2,12 +2,15 @@
 //!
 //! Owns the order of precedence: `consumer.override.*` of the connector, `consumer.*` of the worker, the default.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::dead_letters::LetterSettings;
 use crate::config::Settings;
 use crate::convert::{Converter, Converters};
 use crate::delivery::Policy;
+use crate::transform::Chain;
+use crate::url_policy::UrlPolicy;
 
 /// Where reading begins without a committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,7 @@ pub struct TaskSettings {
     pub memory_bytes: usize,
     pub dead_letters: Option<LetterSettings>,
     pub converters: Converters,
+    pub transforms: Chain,
 }
 
 /// What the worker says of all its tasks.
@@ -52,6 +56,8 @@ pub struct WorkerDefaults {
     pub heartbeat_interval_ms: i64,
     /// Rows that one task may hold in front of its sink, bytes.
     pub memory_bytes: usize,
+    /// Where converters may go.
+    pub urls: Arc<UrlPolicy>,
 }
 
 struct Sources<'a> {
@@ -138,9 +144,10 @@ pub fn task_settings(connector: &str, settings: &Settings, worker: &WorkerDefaul
         create_topics: from.consumer("allow.auto.create.topics") != Some("false"),
         memory_bytes: worker.memory_bytes,
         dead_letters,
+        transforms: Chain::of(settings)?,
         converters: Converters {
-            key: Converter::configured(settings, "key.converter")?,
-            value: Converter::configured(settings, "value.converter")?,
+            key: Converter::configured(settings, "key.converter", &worker.urls)?,
+            value: Converter::configured(settings, "value.converter", &worker.urls)?,
         },
     })
 }
@@ -156,6 +163,7 @@ mod tests {
             session_timeout_ms: 10_000,
             heartbeat_interval_ms: 3_000,
             memory_bytes: 1 << 20,
+            urls: Arc::default(),
         }
     }
 

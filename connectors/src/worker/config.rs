@@ -4,13 +4,17 @@
 //! versions have to work.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Key, Rule, Settings, Type, Values};
+use crate::connector::Allowed;
+use crate::providers::Providers;
 use crate::task::settings::WorkerDefaults;
+use crate::url_policy::{self, UrlPolicy};
 
 /// Keys that have an effect.
-pub const WORKER_KEYS: [Key; 29] = [
+pub const WORKER_KEYS: [Key; 32] = [
     Key::new(
         "bootstrap.servers",
         Type::List,
@@ -78,13 +82,22 @@ pub const WORKER_KEYS: [Key; 29] = [
     )
     .rule(Rule::AtLeast(1 << 20)),
     Key::new("plugin.path", Type::List, "", "Directories with plugins (docs/PLUGINS.md), separated by commas."),
+    Key::new(
+        url_policy::KEY,
+        Type::List,
+        "",
+        "Where connectors may go: hosts, *.domains, addresses, networks, scheme://host:port, file:///directory; empty = everywhere but \
+         link-local and cloud metadata addresses.",
+    )
+    .rule(Rule::Check(|list| UrlPolicy::parse(list).map(drop))),
+    Key::new("admin.listener", Type::String, "none", "Where metrics are served: http://host:port, or none."),
+    Key::new("config.providers", Type::List, "", "Names of providers of values from outside; empty = none."),
     Key::new("spool.dir", Type::String, "", "Where tasks keep files; empty = a directory for temporary files."),
 ];
 
 /// Keys of Kafka Connect that mean nothing here, and are no mistakes.
-const WITHOUT_EFFECT: [&str; 23] = [
+const WITHOUT_EFFECT: [&str; 22] = [
     "plugin.discovery",
-    "config.providers",
     "offset.flush.timeout.ms",
     "connector.client.config.override.policy",
     "exactly.once.source.support",
@@ -150,6 +163,8 @@ pub struct WorkerConfig {
     pub request_timeout: Duration,
     /// host:port to listen at; an empty host is every address.
     pub listen: String,
+    /// host:port of the metrics; None = they are not served here.
+    pub admin_listen: Option<String>,
     pub advertised_host: Option<String>,
     pub advertised_port: Option<u16>,
     pub topic_tracking: bool,
@@ -158,6 +173,7 @@ pub struct WorkerConfig {
     /// Where plugins are looked for; the only place that they come from.
     pub plugin_path: Vec<PathBuf>,
     pub tasks: WorkerDefaults,
+    pub allowed: Allowed,
     /// `key.converter`, `value.converter`, `header.converter` and what stands below them: given to connectors that do not say.
     pub converters: Settings,
 }
@@ -218,9 +234,18 @@ impl WorkerConfig {
             faults.push(fault);
             String::new()
         });
+        let admin_listen = match values.text("admin.listener") {
+            "none" => None,
+            text => listener(text).map_err(|fault| faults.push(fault.replacen("listeners", "admin.listener", 1))).ok(),
+        };
         if values.number("session.timeout.ms") <= values.number("heartbeat.interval.ms") {
             faults.push("heartbeat.interval.ms has to be lower than session.timeout.ms, best a third of it".to_owned());
         }
+        let providers = Providers::parse(settings).unwrap_or_else(|wrong| {
+            faults.extend(wrong);
+            Providers::default()
+        });
+        let urls = Arc::new(UrlPolicy::parse(values.text(url_policy::KEY)).expect("checked with its key"));
         if !faults.is_empty() {
             return Err(WorkerConfigError(faults));
         }
@@ -255,18 +280,21 @@ impl WorkerConfig {
             shutdown_timeout: ms("task.shutdown.graceful.timeout.ms"),
             request_timeout: ms("request.timeout.ms"),
             listen,
+            admin_listen,
             advertised_host: values.given("rest.advertised.host.name").map(str::to_owned),
             advertised_port: values.given("rest.advertised.port").and_then(|p| p.parse().ok()),
             topic_tracking: values.flag("topic.tracking.enable"),
             topic_tracking_reset: values.flag("topic.tracking.allow.reset"),
             spool_dir,
             plugin_path: values.list("plugin.path").into_iter().map(PathBuf::from).collect(),
+            allowed: Allowed { urls: Arc::clone(&urls), providers: Arc::new(providers) },
             tasks: WorkerDefaults {
                 consumer: below("consumer."),
                 offset_flush_interval_ms: values.number("offset.flush.interval.ms"),
                 session_timeout_ms: values.number("session.timeout.ms"),
                 heartbeat_interval_ms: values.number("heartbeat.interval.ms"),
                 memory_bytes: usize::try_from(values.number("task.memory.bytes")).unwrap_or(64 << 20),
+                urls: Arc::clone(&urls),
             },
             converters: settings.iter().filter(|(k, _)| is_converter(k)).map(|(k, v)| (k.clone(), v.clone())).collect(),
         })

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use strandline_client::Cluster;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use super::assign::Unit;
 use super::config::WorkerConfig;
@@ -18,9 +19,11 @@ use super::records::{Record, Restart, Status, TargetState, TaskId};
 use super::stopped;
 use super::topics::StateTopics;
 use crate::config::Settings;
-use crate::connector::faults;
+use crate::connector::{faults, keys_of};
 use crate::delivery::Target;
-use crate::registry::{Registry, TaskContext};
+use crate::metrics::WorkerMetrics;
+use crate::registry::{Registry, SinkKind, TaskContext};
+use crate::secrets::Secrets;
 use crate::task::settings::task_settings;
 use crate::task::{self, Clock, Report, TaskParts};
 
@@ -69,6 +72,7 @@ pub struct Runner {
     restarted: u64,
     runs: u64,
     reports: mpsc::Sender<(TaskId, u64, Report)>,
+    metrics: Arc<WorkerMetrics>,
 }
 
 impl Runner {
@@ -78,6 +82,7 @@ impl Runner {
         registry: Registry,
         topics: Arc<StateTopics>,
         clock: Clock,
+        metrics: Arc<WorkerMetrics>,
     ) -> (Runner, mpsc::Receiver<(TaskId, u64, Report)>) {
         let (reports, inbox) = mpsc::channel(REPORTS_MAX);
         // Wishes from before this worker was there are not its own.
@@ -95,6 +100,7 @@ impl Runner {
             restarted,
             runs: 0,
             reports,
+            metrics,
         };
         (runner, inbox)
     }
@@ -248,7 +254,7 @@ impl Runner {
         match target {
             TargetState::Paused => ("PAUSED", None),
             TargetState::Stopped => ("STOPPED", None),
-            TargetState::Started => match faults(&**kind, settings).first() {
+            TargetState::Started => match faults(&**kind, settings, &self.config.allowed).first() {
                 Some(fault) => ("FAILED", Some(format!("{}: {}", fault.key, fault.text))),
                 None => ("RUNNING", None),
             },
@@ -278,6 +284,7 @@ impl Runner {
         failure.map(|reason| Record::TaskStatus(id, Some(self.status("FAILED", Some(reason), class))))
     }
 
+    /// With values from outside in place of their references: from here on, and nowhere else.
     fn parts(&self, id: &TaskId, settings: &Settings) -> Result<TaskParts, String> {
         let class = settings.get("connector.class").map_or("", String::as_str);
         let kind = self.registry.find(class).ok_or_else(|| no_such_kind(class))?;
@@ -288,6 +295,23 @@ impl Runner {
                 settings.extend(own.map(|(k, v)| (k.clone(), v.clone())));
             }
         }
+        let resolved = self.config.allowed.providers.resolve(&settings)?;
+        let secrets = Secrets::of(&keys_of(&**kind), &resolved.settings, &resolved.secrets);
+        if !resolved.secrets.is_empty()
+            && let Some(fault) = faults(&**kind, &resolved.settings, &self.config.allowed).first()
+        {
+            return Err(secrets.blot(&format!("{}: {}", fault.key, fault.text)));
+        }
+        self.parts_of(kind, id, resolved.settings, secrets.clone()).map_err(|reason| secrets.blot(&reason))
+    }
+
+    fn parts_of(
+        &self,
+        kind: &Arc<dyn SinkKind>,
+        id: &TaskId,
+        settings: Settings,
+        secrets: Secrets,
+    ) -> Result<TaskParts, String> {
         let options = task_settings(&id.connector, &settings, &self.config.tasks)?;
         let spool = self.config.spool_dir.join(id.to_string());
         let made = std::fs::remove_dir_all(&spool).or_else(|e| match e.kind() {
@@ -306,18 +330,22 @@ impl Runner {
                 task: id.task,
                 spool,
                 memory_bytes_max: self.config.tasks.memory_bytes as u64,
+                urls: Arc::clone(&self.config.allowed.urls),
+                secrets,
             },
             settings,
             options,
             cluster: cluster(),
             fetches: cluster(),
             clock: Arc::clone(&self.clock),
+            metrics: self.metrics.begin(id),
         })
     }
 
     async fn stop_tasks(&mut self, ids: &[TaskId]) {
         let mut stopping = Vec::new();
         for id in ids {
+            self.metrics.end(id);
             if let Some(running) = self.running.remove(id) {
                 running.target.send_replace(Target::Stopped);
                 stopping.push((id, running.handle));
@@ -326,7 +354,11 @@ impl Runner {
         let end = tokio::time::Instant::now() + self.config.shutdown_timeout;
         for (id, mut handle) in stopping {
             if tokio::time::timeout_at(end, &mut handle).await.is_err() {
-                tracing::warn!(task = %id, "a task did not stop in task.shutdown.graceful.timeout.ms, and is aborted");
+                tracing::warn!(
+                    connector = id.connector,
+                    task = id.task,
+                    "a task did not stop in task.shutdown.graceful.timeout.ms, and is aborted"
+                );
                 handle.abort();
             }
         }
@@ -371,7 +403,7 @@ impl Runner {
             Report::Paused => record(self.status("PAUSED", None, class.as_deref())),
             Report::Failed(trace) => {
                 running.failed = true;
-                tracing::error!(task = %id, trace, "a task has failed");
+                tracing::error!(connector = id.connector, task = id.task, trace, "a task has failed");
                 record(self.status("FAILED", Some(trace), class.as_deref()))
             }
             Report::Stopped => return,
@@ -409,7 +441,10 @@ async fn supervise(
     run: u64,
     onward: mpsc::Sender<(TaskId, u64, Report)>,
 ) {
-    let mut inner = AbortOnDrop(tokio::spawn(task::run(parts, target, reports)));
+    let secrets = parts.context.secrets.clone();
+    // At the highest level: every line of the task has it, whatever is logged.
+    let span = tracing::error_span!("task", connector = id.connector, task = id.task);
+    let mut inner = AbortOnDrop(tokio::spawn(task::run(parts, target, reports).instrument(span)));
     while let Some(report) = inbox.recv().await {
         if onward.send((id.clone(), run, report)).await.is_err() {
             return;
@@ -419,6 +454,7 @@ async fn supervise(
         && error.is_panic()
     {
         let reason = format!("the task panicked: its sink has a defect; report it, then restart the task\n{error}");
+        let reason = secrets.blot(&reason);
         // The worker may be gone.
         let _ = onward.send((id, run, Report::Failed(reason))).await;
     }

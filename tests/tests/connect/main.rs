@@ -9,4 +9,6 @@ mod parity;
 mod plugins;
 mod rest;
 mod scene;
+mod secrets;
+mod transforms;
 mod workers;

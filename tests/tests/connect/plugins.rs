@@ -145,7 +145,7 @@ fn await_task_failure(rest: &Rest, name: &str) -> String {
 }
 
 /// Plugins that misbehave, in a directory for `plugin.path`.
-fn bad_plugins() -> PathBuf {
+pub fn bad_plugins() -> PathBuf {
     let plugins = place::directory("bad-plugins");
     let config = json!([
         { "name": "file", "type": "string", "required": true, "documentation": "Where offsets go." },
@@ -158,7 +158,7 @@ fn bad_plugins() -> PathBuf {
         std::fs::create_dir_all(&directory).expect("the test's directory is writable");
         let manifest = json!({
             "name": name, "class": format!("com.example.{name}"), "version": "1", "kind": kind, "file": file,
-            "config": config, "memory.max": 512 << 20, "call.timeout.ms": 10_000,
+            "config": config, "memory.max": 512 << 20, "call.timeout.ms": 10_000, "restarts.max": 1,
         });
         let mut text =
             std::fs::File::create(directory.join("connector.json")).expect("the test's directory is writable");
@@ -200,7 +200,7 @@ fn name_of(plugin: &str, mode: &str) -> String {
     format!("{plugin}-{mode}")
 }
 
-fn bad_config(plugin: &str, mode: &str, file: &Path) -> Value {
+pub fn bad_config(plugin: &str, mode: &str, file: &Path) -> Value {
     json!({ "connector.class": plugin, "mode": mode, "topics": "orders", "file": file.display().to_string() })
 }
 
@@ -287,6 +287,22 @@ fn a_plugin_that_misbehaves_ends_its_task_alone_and_goes_on_without_a_gap() {
         rest.await_state(&name_of(plugin, mode), "RUNNING", 1);
     }
     assert_eq!(children(pid).len(), MODES.len());
+    worker.stop();
+}
+
+#[test]
+fn a_plugin_that_dies_is_started_again() {
+    let broker = broker();
+    topic(&broker, "orders", 1);
+    produce(&broker, "orders", 1, "first", 200);
+    let plugins = bad_plugins();
+    let mut worker = Worker::start(&broker.bootstrap(), "g", &[("plugin.path", &plugins.display().to_string())]);
+    let file = place::directory("out").join("file");
+    worker.rest.call("PUT", "/connectors/once/config", Some(&bad_config("bad-py", "once", &file)));
+    await_offsets(&file, 0, 200);
+    worker.rest.await_state("once", "RUNNING", 1);
+    let log = worker.server().log_text();
+    assert!(log.contains("restart 1 of 1 of the plugin's process") && log.contains("SIGABRT"), "{log}");
     worker.stop();
 }
 

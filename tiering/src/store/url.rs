@@ -9,11 +9,13 @@ use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::url::Url;
+use ::url::{Position, Url};
 use hdfs_native_object_store::HdfsObjectStoreBuilder;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::AzureConfigKey;
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::gcp::GoogleConfigKey;
+use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use thiserror::Error;
@@ -56,13 +58,25 @@ impl Store {
         metrics: Arc<Metrics>,
         seed: u64,
     ) -> Result<Store, StoreUrlError> {
-        let text = |os: std::ffi::OsString| os.into_string().ok();
-        let environment = std::env::vars_os().filter_map(|(key, value)| Some((text(key)?, text(value)?))).collect();
-        Store::open_in(&environment, url, options, limits, metrics, seed)
+        Store::open_in(&environment(), None, url, options, limits, metrics, seed)
+    }
+
+    /// The same, with a client of the caller's for every HTTP call: it decides where connections may go. `gs://` and `az://` have a
+    /// client of their own, for the provider's hosts alone; `hdfs://` has none.
+    pub fn open_with(
+        client: reqwest::Client,
+        url: &str,
+        options: &StoreOptions,
+        limits: StoreLimits,
+        metrics: Arc<Metrics>,
+        seed: u64,
+    ) -> Result<Store, StoreUrlError> {
+        Store::open_in(&environment(), Some(GivenClient(client)), url, options, limits, metrics, seed)
     }
 
     fn open_in(
         environment: &StoreOptions,
+        client: Option<GivenClient>,
         url: &str,
         options: &StoreOptions,
         limits: StoreLimits,
@@ -76,11 +90,27 @@ impl Store {
                 let store = Store::new(inner, "", url, limits, metrics, seed);
                 return Ok(Store { directory: Some(directory), ..store });
             }
-            "s3" | "s3a" => open_s3(url, scheme, rest, environment, options, &limits)?,
+            "s3" | "s3a" => open_s3(client, url, scheme, rest, environment, options, &limits)?,
             "hdfs" => open_hdfs(url, rest, options)?,
-            _ => open_other(url, scheme, environment, options)?,
+            _ => open_other(client, url, scheme, environment, options, &limits)?,
         };
         Ok(Store::new(inner, &prefix, url, limits, metrics, seed))
+    }
+}
+
+/// What the process's environment says.
+fn environment() -> StoreOptions {
+    let text = |os: std::ffi::OsString| os.into_string().ok();
+    std::env::vars_os().filter_map(|(key, value)| Some((text(key)?, text(value)?))).collect()
+}
+
+/// A client that is there already.
+#[derive(Debug, Clone)]
+struct GivenClient(reqwest::Client);
+
+impl HttpConnector for GivenClient {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.0.clone()))
     }
 }
 
@@ -119,6 +149,7 @@ fn given<K: std::str::FromStr>(options: &StoreOptions) -> Result<Vec<(K, &String
 }
 
 fn open_s3(
+    client: Option<GivenClient>,
     url: &str,
     scheme: &str,
     rest: &str,
@@ -131,8 +162,17 @@ fn open_s3(
         return Err(StoreUrlError::NoBucket { url: url.to_owned(), scheme: scheme.to_owned() });
     }
     let builder = s3_builder(bucket, environment, options, limits)?;
+    let builder = match client {
+        Some(client) => builder.with_http_connector(client),
+        None => builder,
+    };
     let store = builder.build().map_err(|error| setup_failed(url, &error))?;
     Ok((Arc::new(store), prefix.trim_end_matches('/').to_owned()))
+}
+
+fn retry(limits: &StoreLimits) -> RetryConfig {
+    let backoff = BackoffConfig { init_backoff: limits.backoff, max_backoff: limits.backoff_max, base: 2.0 };
+    RetryConfig { backoff, max_retries: 2, retry_timeout: limits.deadline }
 }
 
 fn s3_builder(
@@ -147,9 +187,7 @@ fn s3_builder(
         .with_timeout_disabled()
         .with_http1_only()
         .with_pool_max_idle_per_host(64);
-    let backoff = BackoffConfig { init_backoff: limits.backoff, max_backoff: limits.backoff_max, base: 2.0 };
-    let retry = RetryConfig { backoff, max_retries: 2, retry_timeout: limits.deadline };
-    let mut builder = AmazonS3Builder::new().with_client_options(client).with_retry(retry);
+    let mut builder = AmazonS3Builder::new().with_client_options(client).with_retry(retry(limits));
     let given = given::<AmazonS3ConfigKey>(options)?;
     let mut from_environment: Vec<_> = from_environment::<AmazonS3ConfigKey>(environment, "AWS_").collect();
     // A key pair belongs together: half of one and half of another, or one with a foreign token, is refused by every store.
@@ -183,20 +221,27 @@ fn open_hdfs(url: &str, rest: &str, options: &StoreOptions) -> Result<Opened, St
 const CLIENT_TIMEOUT: &str = "1 hour";
 
 fn open_other(
+    client: Option<GivenClient>,
     url: &str,
     scheme: &str,
     environment: &StoreOptions,
     options: &StoreOptions,
+    limits: &StoreLimits,
 ) -> Result<Opened, StoreUrlError> {
     let parsed = Url::parse(url).map_err(|error| setup_failed(url, &error))?;
     let unknown = || StoreUrlError::UnknownScheme { scheme: scheme.to_owned() };
-    let (kind, _) = ObjectStoreScheme::parse(&parsed).map_err(|_| unknown())?;
+    let (kind, path) = ObjectStoreScheme::parse(&parsed).map_err(|_| unknown())?;
     let mut all: Vec<(String, String)> = vec![("timeout".to_owned(), CLIENT_TIMEOUT.to_owned())];
     let mut add = |name: &str, value: &str| all.push((name.to_owned(), value.to_owned()));
     match kind {
         ObjectStoreScheme::Memory => {}
         ObjectStoreScheme::Http => {
             given::<ClientConfigKey>(options)?;
+            if let Some(client) = client {
+                let builder = HttpBuilder::new().with_url(&parsed[..Position::BeforePath]).with_retry(retry(limits));
+                let store = builder.with_http_connector(client).build().map_err(|error| setup_failed(url, &error))?;
+                return Ok((Arc::new(store), path.to_string()));
+            }
             add("allow_http", "true");
         }
         ObjectStoreScheme::GoogleCloudStorage => {
@@ -228,7 +273,7 @@ mod tests {
 
     fn open(environment: &[(&str, &str)], url: &str, given: &[(&str, &str)]) -> Result<Store, StoreUrlError> {
         let metrics = Arc::new(Metrics::default());
-        Store::open_in(&options(environment), url, &options(given), StoreLimits::default(), metrics, 1)
+        Store::open_in(&options(environment), None, url, &options(given), StoreLimits::default(), metrics, 1)
     }
 
     #[test]

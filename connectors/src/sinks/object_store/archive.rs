@@ -281,7 +281,8 @@ impl Archive {
             });
         if !same {
             return Err(fatal(format!(
-                "the log of {}-{} has no longer the records of its plan {}..{}: they were deleted before they were archived; \
+                "the log of {}-{} has no longer the records of its plan {}..{}: they were deleted before they were archived, or the connector's transforms \
+                 were changed while its files were not all written (change them back until they are); \
                  take the plan away to go on without them",
                 plan.topic, plan.partition, plan.start, plan.end
             )));
@@ -327,11 +328,13 @@ fn encoded_nothing(batches: &[RecordBatch]) -> bool {
 /// Rows of one file.
 struct Part {
     schema: SchemaRef,
+    /// Where transforms have sent the rows; without them, the partition's.
+    topic: String,
     folder: String,
     batches: Vec<RecordBatch>,
 }
 
-/// The files of a chunk, in the order of their first offsets: one for each folder and schema.
+/// The files of a chunk, in the order of their first offsets: one for each topic, folder and schema.
 fn chunk_files(
     layout: &Layout,
     partition: &TopicPartition,
@@ -340,20 +343,26 @@ fn chunk_files(
     let mut parts: Vec<Part> = Vec::new();
     for batch in batches {
         let folders = layout.partitioner.folders(batch).map_err(SinkError::Fatal)?;
-        let mut by_folder: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
-        for (row, folder) in (0_u32..).zip(&folders) {
-            by_folder.entry(folder).or_default().push(row);
+        let topics = batch.column(column::TOPIC).as_string::<i32>();
+        let mut by_folder: BTreeMap<(&str, &str), Vec<u32>> = BTreeMap::new();
+        for (row, (topic, folder)) in (0_u32..).zip(topics.iter().zip(&folders)) {
+            by_folder.entry((topic.unwrap_or_default(), folder)).or_default().push(row);
         }
         let whole = by_folder.len() == 1;
-        for (folder, rows) in by_folder {
+        for ((topic, folder), rows) in by_folder {
             let rows = if whole {
                 batch.clone()
             } else {
                 take_record_batch(batch, &UInt32Array::from(rows)).map_err(fatal)?
             };
-            match parts.iter_mut().find(|part| part.folder == folder && part.schema == batch.schema()) {
+            let is_its =
+                |part: &&mut Part| part.topic == topic && part.folder == folder && part.schema == batch.schema();
+            match parts.iter_mut().find(is_its) {
                 Some(part) => part.batches.push(rows),
-                None => parts.push(Part { schema: batch.schema(), folder: folder.to_owned(), batches: vec![rows] }),
+                None => {
+                    let (schema, topic, folder) = (batch.schema(), topic.to_owned(), folder.to_owned());
+                    parts.push(Part { schema, topic, folder, batches: vec![rows] });
+                }
             }
         }
     }
@@ -364,7 +373,7 @@ fn chunk_files(
         let (first_offset, last_offset) = (first.value(0), last.value(last.len() - 1));
         let bytes = Bytes::from(encode(layout, &part.batches).map_err(fatal)?);
         let file = PlannedFile {
-            path: files::key(layout, partition, &part.folder, first_offset),
+            path: files::key(layout, partition, &part.topic, &part.folder, first_offset),
             rows: part.batches.iter().map(|batch| batch.num_rows() as u64).sum(),
             first_offset,
             last_offset,

@@ -65,14 +65,15 @@ impl Name {
     }
 }
 
-/// The key of the file whose first row is at `first_offset`, in the folder `folder` ("" = none).
-pub fn key(layout: &Layout, partition: &TopicPartition, folder: &str, first_offset: i64) -> String {
-    let (dir, topic, number) = (&layout.topics_dir, &partition.topic, partition.partition);
+/// The key of the file whose first row is at `first_offset`, in the folder `folder` ("" = none) of `topic`. Rows that transforms have sent to
+/// another topic than their own keep the name of their own: several topics may be sent to one.
+pub fn key(layout: &Layout, partition: &TopicPartition, topic: &str, folder: &str, first_offset: i64) -> String {
+    let (dir, own, number) = (&layout.topics_dir, &*partition.topic, partition.partition);
     let extension = extension(layout);
     match &layout.name {
         Name::Standard { pad } => {
             let pad = *pad;
-            format!("{dir}/{topic}/{folder}/{topic}+{number}+{first_offset:0pad$}.{extension}")
+            format!("{dir}/{topic}/{folder}/{own}+{number}+{first_offset:0pad$}.{extension}")
         }
         Name::Template(pieces) => {
             let mut name = format!("{dir}/");
@@ -88,6 +89,9 @@ pub fn key(layout: &Layout, partition: &TopicPartition, folder: &str, first_offs
                     Piece::StartOffset { padded: false } => name += &first_offset.to_string(),
                     Piece::StartOffset { padded: true } => name += &format!("{first_offset:020}"),
                 }
+            }
+            if topic != own {
+                name += &format!("+{own}");
             }
             format!("{name}.{extension}")
         }

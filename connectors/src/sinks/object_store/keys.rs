@@ -19,8 +19,8 @@ pub const KEYS: &[Key] = &[
     Key::new("store.url", Type::String, "", "Where files go: s3://bucket/prefix, hdfs://namenode:port/directory, file:///directory, gs://, az://. With s3.bucket.name, the endpoint of the S3 service.").group(STORE).importance(Importance::High),
     Key::new("s3.bucket.name", Type::String, "", "The S3 bucket, if store.url does not name one.").group(STORE),
     Key::new("aws.s3.bucket.name", Type::String, "", "The same, as Aiven's sink calls it.").group(STORE).importance(Importance::Low),
-    Key::new("s3.region", Type::String, "", "The bucket's region; unset: AWS_REGION.").group(STORE),
-    Key::new("aws.s3.region", Type::String, "", "The same, as Aiven's sink calls it.").group(STORE).importance(Importance::Low),
+    Key::new("s3.region", Type::String, "", "The bucket's region; unset: AWS_REGION.").group(STORE).rule(Rule::Check(region)),
+    Key::new("aws.s3.region", Type::String, "", "The same, as Aiven's sink calls it.").group(STORE).importance(Importance::Low).rule(Rule::Check(region)),
     Key::new("aws.s3.endpoint", Type::String, "", "The S3 service, if it is not Amazon's.").group(STORE),
     Key::new("aws.s3.prefix", Type::String, "", "A folder of the bucket that everything is below.").group(STORE),
     Key::new("aws.access.key.id", Type::Password, "", "Unset: the environment, or the machine's role.").group(STORE),
@@ -53,6 +53,12 @@ pub const KEYS: &[Key] = &[
     Key::new("timestamp.field", Type::String, "timestamp", "The field of the value with its time in ms (timestamp.extractor RecordField).").group(LAYOUT),
     Key::new("behavior.on.null.values", Type::String, "write", "write, ignore or fail: records without a value.").group(FILES).rule(Rule::OneOf(&["write", "ignore", "fail"])),
 ];
+
+/// It becomes part of a host's name.
+fn region(value: &str) -> Result<(), String> {
+    let well = value.trim().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if well { Ok(()) } else { Err("write a region such as eu-central-1".to_owned()) }
+}
 
 fn folder(value: &str) -> Result<(), String> {
     let well = !value.is_empty()

@@ -10,6 +10,10 @@ use super::keys::{Config, KEYS};
 use crate::config::{Key, Settings};
 use crate::registry::{SinkKind, TaskContext};
 use crate::sink::{Sink, SinkError};
+use crate::url_policy::{Destination, UrlPolicy};
+
+/// Connections to a store that wait for the next call.
+const STORE_CONNECTIONS_IDLE_MAX: usize = 16;
 
 /// `object-store`.
 #[derive(Debug, Default)]
@@ -36,18 +40,25 @@ impl SinkKind for ObjectStoreKind {
     fn faults(&self, settings: &Settings) -> Vec<(String, String)> {
         match Config::parse(settings) {
             Err(faults) => faults.into_iter().filter(|(key, _)| !key.is_empty()).collect(),
-            Ok(config) => match open(&config, 0) {
+            Ok(config) => match open(&config, 0, &Arc::default()) {
                 Ok(_) => Vec::new(),
                 Err(error) => vec![("store.url".to_owned(), error)],
             },
         }
     }
 
+    fn destinations(&self, settings: &Settings) -> Vec<(String, Destination)> {
+        let keys = ["store.url", "hdfs.url", "aws.s3.endpoint"];
+        let given = keys.iter().filter_map(|key| Some((*key, settings.get(*key)?.trim())));
+        let urls = given.filter(|(_, url)| !url.is_empty());
+        urls.map(|(key, url)| (key.to_owned(), Destination::Url(url.to_owned()))).collect()
+    }
+
     fn create(&self, settings: &Settings, context: &TaskContext) -> Result<Box<dyn Sink>, SinkError> {
         let config = Config::parse(settings).map_err(|faults| {
             SinkError::Fatal(faults.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("; "))
         })?;
-        let store = open(&config, u64::from(context.task)).map_err(SinkError::Fatal)?;
+        let store = open(&config, u64::from(context.task), &context.urls).map_err(SinkError::Fatal)?;
         let prepared = match std::fs::remove_dir_all(&context.spool) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => std::fs::create_dir_all(&context.spool),
@@ -57,7 +68,11 @@ impl SinkKind for ObjectStoreKind {
     }
 }
 
-fn open(config: &Config, seed: u64) -> Result<Store, String> {
+fn open(config: &Config, seed: u64, urls: &Arc<UrlPolicy>) -> Result<Store, String> {
     let metrics = Arc::new(Metrics::default());
-    Store::open(&config.url, &config.options, StoreLimits::default(), metrics, seed).map_err(|e| e.to_string())
+    // Redirects would lead past the store that was named, and its signatures do not hold elsewhere.
+    let client = urls.client(false).http1_only().pool_max_idle_per_host(STORE_CONNECTIONS_IDLE_MAX);
+    let client = client.build().map_err(|e| e.to_string())?;
+    let opened = Store::open_with(client, &config.url, &config.options, StoreLimits::default(), metrics, seed);
+    opened.map_err(|e| e.to_string())
 }
