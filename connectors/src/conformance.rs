@@ -132,11 +132,24 @@ fn failed(what: &'static str) -> impl Fn(SinkError) -> String {
     move |error| format!("{what} failed: {error}")
 }
 
+/// How often a sink that says that it may open later is asked again, and the pause between: an earlier one may not have gone yet.
+const OPENS_MAX: u32 = 100;
+const OPEN_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// Opens; returns where reading of each begins.
 async fn open(sink: &mut dyn Sink, committed: &[(i32, Option<i64>)]) -> Result<BTreeMap<i32, i64>, String> {
     let assigned: Vec<Assigned> =
         committed.iter().map(|(n, committed)| Assigned { partition: partition(*n), committed: *committed }).collect();
-    let starts = sink.open(&assigned).await.map_err(failed("open"))?;
+    let mut tries = OPENS_MAX;
+    let starts = loop {
+        match sink.open(&assigned).await {
+            Err(SinkError::Retriable(_)) if tries > 0 => {
+                tries -= 1;
+                tokio::time::sleep(OPEN_PAUSE).await;
+            }
+            other => break other.map_err(failed("open"))?,
+        }
+    };
     if let Some(other) = starts.keys().find(|p| assigned.iter().all(|a| a.partition != **p)) {
         return Err(format!("open named {other}, which it was not given"));
     }

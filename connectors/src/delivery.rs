@@ -144,6 +144,8 @@ struct Progress {
     read: i64,
     /// The sink has taken up to here.
     written: i64,
+    /// The sink was given up to here, by a write that is to be tried again: it may have kept any part of it.
+    tried: i64,
     /// The sink has made durable up to here.
     durable: Option<i64>,
     committed: Option<i64>,
@@ -386,8 +388,9 @@ impl Delivery {
     fn joined(&mut self, generation: i32, assigned: Vec<Assigned>) {
         self.generation = generation;
         self.forget_rows();
-        let begin =
-            |a: Assigned| (a.partition, Progress { read: -1, written: -1, durable: None, committed: a.committed });
+        let begin = |a: Assigned| {
+            (a.partition, Progress { read: -1, written: -1, tried: -1, durable: None, committed: a.committed })
+        };
         self.partitions = assigned.into_iter().map(begin).collect();
         self.phase = Phase::Opening;
     }
@@ -402,6 +405,7 @@ impl Delivery {
                         continue;
                     };
                     (progress.read, progress.written, progress.durable) = (*start, *start, None);
+                    progress.tried = *start;
                 }
                 self.phase = Phase::Running;
             }
@@ -457,7 +461,14 @@ impl Delivery {
                 }
                 self.took();
             }
-            Err(SinkError::Retriable(reason)) => self.retry_later(Call::Write, reason, now_ms),
+            Err(SinkError::Retriable(reason)) => {
+                if let Some(span) = self.queue.front()
+                    && let Some(progress) = self.partitions.get_mut(&span.partition)
+                {
+                    progress.tried = progress.tried.max(span.next);
+                }
+                self.retry_later(Call::Write, reason, now_ms);
+            }
             Err(SinkError::Reopen(reason)) => self.reopen(reason, now_ms),
             Err(SinkError::Fatal(reason)) => self.fail(reason),
         }
@@ -472,10 +483,10 @@ impl Delivery {
                 self.commit_due = true;
                 for (partition, end) in offsets {
                     let Some(progress) = self.partitions.get_mut(&partition) else { continue };
-                    if end > progress.written {
-                        let written = progress.written;
+                    let given = progress.written.max(progress.tried);
+                    if end > given {
                         return self.fail(format!(
-                            "the sink calls {partition} durable up to {end}, but was given rows up to {written} only: nothing is \
+                            "the sink calls {partition} durable up to {end}, but was given rows up to {given} only: nothing is \
                              committed; report this to the sink's author"
                         ));
                     }

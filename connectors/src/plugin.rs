@@ -23,6 +23,8 @@ use crate::registry::{SinkKind, TaskContext};
 use crate::sink::{Sink, SinkError};
 use manifest::Manifest;
 
+pub use sink::PluginSink;
+
 /// The program whose hidden command `plugin-host` (see [`host`]) stands between a worker and its plugins.
 #[derive(Debug, Clone)]
 pub struct Launcher {

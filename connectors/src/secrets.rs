@@ -14,7 +14,7 @@ use crate::config::{HIDDEN, Key, Settings, Type};
 use crate::rows::Rows;
 use crate::sink::{Assigned, Held, Offsets, Sink, SinkError, TopicPartition};
 
-/// Values that are shorter are not looked for in texts, unless their key says that they are secret: they would be found everywhere.
+/// Values that are shorter are not looked for in texts: they would be found everywhere. A setting is hidden whatever its length.
 const LENGTH_MIN: usize = 4;
 
 /// Endings of names under which people keep secrets, for keys that no definition knows.
@@ -102,7 +102,7 @@ impl Secrets {
         let passwords = by_name.clone().filter_map(|value| Some(value.split_once(':')?.1));
         let long = long.chain(passwords.filter(|value| value.len() >= LENGTH_MIN));
         let mut values: Vec<String> =
-            by_name.chain(long).map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect();
+            by_name.chain(long).map(str::trim).filter(|value| value.len() >= LENGTH_MIN).map(str::to_owned).collect();
         values.sort_unstable();
         values.dedup();
         let in_forms = |value: &String| {

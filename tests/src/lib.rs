@@ -19,6 +19,7 @@ pub mod minio;
 pub mod mutations;
 pub mod netns;
 pub mod place;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod random;

@@ -327,7 +327,7 @@ impl Replay<'_> {
         let coordinator = offsets::coordinator_connection(cluster, &group).await?;
         let before =
             if self.again { GroupOffsets::new() } else { offsets::fetch(cluster, &coordinator, &group).await? };
-        let mut producers: HashMap<String, Producer<'_>> = HashMap::new();
+        let mut producers: HashMap<String, Producer<&Cluster>> = HashMap::new();
         let mut replayed = Replayed::default();
         for partition in partitions(cluster, self.topic).await? {
             let place = (self.topic.to_owned(), partition);
@@ -360,7 +360,7 @@ impl Replay<'_> {
     async fn send<'c>(
         &self,
         cluster: &'c Cluster,
-        producers: &mut HashMap<String, Producer<'c>>,
+        producers: &mut HashMap<String, Producer<&'c Cluster>>,
         letter: &Letter,
     ) -> Outcome<()> {
         let record = &letter.record;
@@ -395,7 +395,7 @@ impl Replay<'_> {
         &self,
         cluster: &Cluster,
         coordinator: &strandline_client::Connection,
-        producers: &mut HashMap<String, Producer<'_>>,
+        producers: &mut HashMap<String, Producer<&Cluster>>,
         place: &(String, i32),
         next: Option<i64>,
     ) -> Outcome<()> {

@@ -15,6 +15,7 @@ const DOES_NOT_RUN: u8 = 126;
 enum WrittenKind {
     Executable,
     Library,
+    Adbc,
 }
 
 #[derive(Debug, clap::Args)]
@@ -39,6 +40,7 @@ pub fn run(args: Args) -> CommandResult {
         kind: match args.kind {
             WrittenKind::Executable => Kind::Executable,
             WrittenKind::Library => Kind::Library,
+            WrittenKind::Adbc => Kind::Adbc,
         },
         file: args.file,
         arguments: args.arguments,

@@ -11,13 +11,16 @@ use std::sync::Arc;
 use super::manifest::{FILE_BYTES_MAX, FILE_NAME, Manifest};
 use super::{Launcher, PluginKind};
 use crate::registry::{Registry, SinkKind};
+use crate::sinks::adbc::AdbcKind;
 
 /// Directories that are looked at below one of the path.
 const DIRECTORIES_MAX: usize = 4_096;
 
-/// Adds all plugins of `paths` to a registry, in the order of the paths and of the names within; returns what is to be told.
+/// Adds all plugins of `paths` to a registry, in the order of the paths and of the names within, and gives the sink `adbc` the drivers that
+/// are there; returns what is to be told.
 pub fn add_all(registry: &mut Registry, paths: &[PathBuf], launcher: &Launcher) -> Vec<String> {
     let mut warnings = Vec::new();
+    registry.add(Arc::new(AdbcKind::new(paths, launcher.clone())));
     for path in paths {
         let candidates = match candidates(path) {
             Ok(candidates) => candidates,

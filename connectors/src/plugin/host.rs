@@ -1,4 +1,4 @@
-//! The child's side of a plugin: takes the limits, then becomes the executable, or loads the library and answers for it.
+//! The child's side of a plugin: takes the limits, then becomes the executable, or loads the library or the database's driver and answers for it.
 //!
 //! Runs as `strandline plugin-host` in a process of its own, which belongs to one task. Owns the limits of that process (address space, no
 //! core files, death with the worker) and, for a library, standard input and output: what the library prints goes to standard error. The
@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use arrow::array::{Array, StructArray};
+use arrow::array::{Array, RecordBatch, StructArray};
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, to_ffi};
 use arrow::ipc::reader::StreamReader;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -23,6 +23,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, set_parent_process
 use super::abi::{self, code};
 use super::frame::{self, Answer, Call, ErrorKind, HEAD_BYTES, PROTOCOL, Position, Request};
 use super::manifest::Kind;
+use crate::sinks::adbc::hosted::Driven;
 
 /// What the command line of `plugin-host` says.
 #[derive(Debug)]
@@ -55,7 +56,11 @@ pub fn run(hosted: &Hosted) -> Result<(), String> {
                 hosted.file.display()
             ))
         }
-        Kind::Library => serve(&hosted.file),
+        Kind::Library => serve(&hosted.file, |file| Ok(Inside::Library(Loaded::load(file)?))),
+        Kind::Adbc => {
+            let name = hosted.arguments.first().ok_or("the driver has no name")?;
+            serve(&hosted.file, |file| Ok(Inside::Driver(Box::new(Driven::load(file, name)?))))
+        }
     }
 }
 
@@ -70,19 +75,19 @@ fn own_output() -> std::io::Result<File> {
     Ok(File::from(own))
 }
 
-fn serve(file: &Path) -> Result<(), String> {
+fn serve(file: &Path, load: impl Fn(&Path) -> Result<Inside, String>) -> Result<(), String> {
     let mut output = own_output().map_err(|e| format!("standard output: {e}"))?;
     let mut input = std::io::stdin().lock();
-    let mut sink = None;
+    let mut inside = None;
     while let Some((request, rows)) = receive(&mut input)? {
-        let answer = Answer { id: request.id, ..answer(&mut sink, file, &request.call, &rows) };
+        let answer = Answer { id: request.id, ..answer(&mut inside, file, &load, &request.call, &rows) };
         let bytes = frame::encoded(&answer, 0).ok_or("an answer over the limit of its length")?;
         // The worker may have gone on without this task.
         if output.write_all(&bytes).is_err() {
             break;
         }
     }
-    if let Some(sink) = sink {
+    if let Some(Inside::Library(sink)) = inside {
         sink.stop();
     }
     Ok(())
@@ -107,16 +112,40 @@ fn fatal(message: impl Into<String>) -> Answer {
     Answer { error: Some(ErrorKind::Fatal), message: message.into(), ..Answer::default() }
 }
 
-fn answer(sink: &mut Option<Loaded>, file: &Path, call: &Call, rows: &[u8]) -> Answer {
-    let known = match (call, &mut *sink) {
-        (Call::Start { protocol, .. }, None) if *protocol == PROTOCOL => match Loaded::load(file) {
-            Ok(loaded) => sink.insert(loaded),
+/// What the process was started for.
+enum Inside {
+    Library(Loaded),
+    Driver(Box<Driven>),
+}
+
+impl Inside {
+    fn call(&mut self, call: &Call, rows: &[u8]) -> Result<Answer, String> {
+        match self {
+            Inside::Library(library) => library.call(call, rows),
+            Inside::Driver(driver) => {
+                let streams = if let Call::Write { streams, .. } = call { *streams } else { 0 };
+                Ok(driver.answer(call, &batches(rows, streams)?))
+            }
+        }
+    }
+}
+
+fn answer(
+    inside: &mut Option<Inside>,
+    file: &Path,
+    load: &impl Fn(&Path) -> Result<Inside, String>,
+    call: &Call,
+    rows: &[u8],
+) -> Answer {
+    let known = match (call, &mut *inside) {
+        (Call::Start { protocol, .. }, None) if *protocol == PROTOCOL => match load(file) {
+            Ok(loaded) => inside.insert(loaded),
             Err(message) => return fatal(message),
         },
         (Call::Start { protocol, .. }, _) => {
             return fatal(format!("protocol {protocol} is not spoken, or was started"));
         }
-        (_, Some(sink)) => sink,
+        (_, Some(inside)) => inside,
         (_, None) => return fatal("it was not started"),
     };
     known.call(call, rows).unwrap_or_else(fatal)
@@ -248,18 +277,26 @@ impl Loaded {
     }
 }
 
-/// Arrow IPC streams as structs of the C Data Interface.
-fn columns(rows: &[u8], streams: usize) -> Result<(Vec<FFI_ArrowSchema>, Vec<FFI_ArrowArray>), String> {
-    let (mut schemas, mut arrays) = (Vec::new(), Vec::new());
+/// Arrow IPC streams, one behind the other.
+fn batches(rows: &[u8], streams: usize) -> Result<Vec<RecordBatch>, String> {
+    let unreadable = |e| format!("rows cannot be read: {e}");
+    let mut batches = Vec::new();
     let mut cursor = Cursor::new(rows);
     for _ in 0..streams {
-        let reader = StreamReader::try_new(&mut cursor, None).map_err(|e| format!("rows cannot be read: {e}"))?;
-        for batch in reader {
-            let batch = batch.map_err(|e| format!("rows cannot be read: {e}"))?;
-            let (array, schema) = to_ffi(&StructArray::from(batch).to_data()).map_err(|e| e.to_string())?;
-            arrays.push(array);
-            schemas.push(schema);
+        for batch in StreamReader::try_new(&mut cursor, None).map_err(unreadable)? {
+            batches.push(batch.map_err(unreadable)?);
         }
+    }
+    Ok(batches)
+}
+
+/// The same as structs of the C Data Interface.
+fn columns(rows: &[u8], streams: usize) -> Result<(Vec<FFI_ArrowSchema>, Vec<FFI_ArrowArray>), String> {
+    let (mut schemas, mut arrays) = (Vec::new(), Vec::new());
+    for batch in batches(rows, streams)? {
+        let (array, schema) = to_ffi(&StructArray::from(batch).to_data()).map_err(|e| e.to_string())?;
+        arrays.push(array);
+        schemas.push(schema);
     }
     Ok((schemas, arrays))
 }

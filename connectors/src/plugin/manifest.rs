@@ -25,7 +25,7 @@ const MEMORY_BYTES_MIN: u64 = 64 << 20;
 /// `call.timeout.ms`, if nothing is said.
 const CALL_TIMEOUT_MS_DEFAULT: u64 = 60_000;
 /// `restarts.max`, if nothing is said.
-const RESTARTS_MAX_DEFAULT: u32 = 3;
+pub const RESTARTS_MAX_DEFAULT: u32 = 3;
 
 /// How a plugin is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -35,6 +35,9 @@ pub enum Kind {
     Executable,
     /// A shared library with the symbols of `connectors/include/strandline_sink.h`.
     Library,
+    /// An ADBC driver, behind the sink `adbc` ([`crate::sinks::adbc::hosted`]). Not for a `connector.json`.
+    #[serde(skip)]
+    Adbc,
 }
 
 impl Kind {
@@ -42,6 +45,7 @@ impl Kind {
         match self {
             Kind::Executable => "executable",
             Kind::Library => "library",
+            Kind::Adbc => "adbc",
         }
     }
 }
@@ -228,7 +232,7 @@ impl Manifest {
             Kind::Library if !written.arguments.is_empty() => {
                 return Err("arguments are for executables: a library takes its settings from \"config\"".to_owned());
             }
-            Kind::Library => {}
+            Kind::Library | Kind::Adbc => {}
         }
         Ok(Manifest {
             name: kept(&written.name),

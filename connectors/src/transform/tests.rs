@@ -37,7 +37,7 @@ fn rows(records: &[Given], converter: Converter) -> Rows {
     }
     let bytes: Bytes = builder.build();
     let whole: Vec<_> = batches(&bytes).map(|b| b.map(|(h, b)| (h, bytes.slice_ref(b))).unwrap()).collect();
-    let (rows, unreadable) = Converters { key: converter, value: converter }
+    let (rows, unreadable) = Converters { key: converter.clone(), value: converter }
         .apply(decode(&TopicPartition::new("orders", 3), &whole, 0).unwrap());
     assert!(unreadable.is_empty(), "{unreadable:?}");
     rows

@@ -13,7 +13,7 @@ use crate::plugins::{bad_config, bad_plugins};
 use crate::scene::{ARRIVE, await_lines, broker, file_sink, produce, topic};
 
 fn write(path: &Path, text: &str) {
-    std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+    std::fs::File::create(path).expect("a file").write_all(text.as_bytes()).expect("a file");
 }
 
 /// Every secret of the test has this in it.
@@ -29,7 +29,7 @@ fn await_trace(rest: Rest, name: &str) -> String {
 
 /// All that can be asked of a worker about its connectors.
 fn everything(rest: Rest, admin: SocketAddr, names: &[&str]) -> String {
-    let mut all = vec![http::get(admin, "/metrics").unwrap().body];
+    let mut all = vec![http::get(admin, "/metrics").expect("metrics").body];
     let mut ask = |method: &str, path: &str, body: Option<&Value>| all.push(rest.answer(method, path, body).body);
     for path in [
         "/",

@@ -136,6 +136,9 @@ fn what_a_transform_cannot_take_is_put_aside_and_replayed_once() {
         serde_json::from_str(&dlq(&[&["replay", "archive", "--json"], more].concat())).unwrap()
     };
     assert_eq!(replay(&["--dry-run"])["replayed"], 2);
+    // What comes back fails again: not before the second replay has looked.
+    assert_eq!(worker.rest.call("PUT", "/connectors/archive/pause", None).0, 202);
+    worker.rest.await_state("archive", "PAUSED", 1);
     assert_eq!(replay(&[])["replayed"], 2);
     assert_eq!(replay(&[])["replayed"], 0, "a second replay goes on behind the first");
     let read = strandline_command(&["consume", "-b", &address, "orders", "--from-beginning", "-e", "--json"], ARRIVE);
@@ -146,6 +149,7 @@ fn what_a_transform_cannot_take_is_put_aside_and_replayed_once() {
         (&json!("[\"no object\"]"), &json!("k"), &json!([]))
     );
     // They fail again, and are there again to be replayed.
+    assert_eq!(worker.rest.call("PUT", "/connectors/archive/resume", None).0, 202);
     await_offset(&worker, "archive", 6);
     assert_eq!(replay(&["--dry-run"])["replayed"], 2);
 }

@@ -18,7 +18,7 @@ const EDGES: [(&str, &[&str]); 8] = [
 ];
 
 /// External crates that only one folder may name.
-const CONFINED: [(&str, &[&str]); 6] = [
+const CONFINED: [(&str, &[&str]); 8] = [
     ("openraft", &["controller/"]),
     ("object_store", &["tiering/"]),
     ("axum", &["broker/", "connectors/"]),
@@ -26,6 +26,8 @@ const CONFINED: [(&str, &[&str]); 6] = [
     ("parquet", &["connectors/"]),
     // Foreign code runs in a child process, which this module is.
     ("libloading", &["connectors/src/plugin/host.rs"]),
+    ("adbc_core", &["connectors/src/sinks/adbc/"]),
+    ("adbc_driver_manager", &["connectors/src/sinks/adbc/"]),
 ];
 
 fn dependencies(folder: &str) -> BTreeSet<String> {
