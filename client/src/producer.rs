@@ -4,6 +4,7 @@
 //! is refused for a passing reason, or not answered, is sent again with its sequence, so that it is appended once.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,9 +77,9 @@ struct Lane {
     next_sequence: i32,
 }
 
-/// Produces to one topic.
-pub struct Producer<'a> {
-    cluster: &'a Cluster,
+/// Produces to one topic of a cluster that it borrows or shares.
+pub struct Producer<C> {
+    cluster: C,
     topic: String,
     options: ProducerOptions,
     leaders: std::collections::BTreeMap<i32, Leader>,
@@ -90,13 +91,9 @@ pub struct Producer<'a> {
     pub acknowledged_bytes: u64,
 }
 
-impl<'a> Producer<'a> {
+impl<C: Deref<Target = Cluster>> Producer<C> {
     /// Finds the topic (or has it made, if the broker does) and takes a producer id.
-    pub async fn open(
-        cluster: &'a Cluster,
-        topic: &str,
-        options: ProducerOptions,
-    ) -> Result<Producer<'a>, ProduceError> {
+    pub async fn open(cluster: C, topic: &str, options: ProducerOptions) -> Result<Producer<C>, ProduceError> {
         let failed = |code| ProduceError::Topic { topic: topic.to_owned(), code };
         let leaders = cluster.leaders(topic, true).await?.map_err(failed)?;
         let request =

@@ -130,7 +130,8 @@ impl Key {
         if value.is_empty() && self.default.is_some_and(str::is_empty) {
             return None;
         }
-        let invalid = |what: &str| Some(format!("Invalid value {value} for configuration {}: {what}", self.name));
+        let shown = if self.kind == Type::Password { HIDDEN } else { value };
+        let invalid = |what: &str| Some(format!("Invalid value {shown} for configuration {}: {what}", self.name));
         let number = match self.kind {
             Type::Boolean if !["true", "false"].contains(&value.trim().to_ascii_lowercase().as_str()) => {
                 return invalid("Expected value to be either true or false");

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BinaryViewBuilder, Int8Array, Int32Array, Int64Array, ListBuilder, RecordBatch,
+    Array, ArrayRef, AsArray, BinaryBuilder, BinaryViewBuilder, Int8Array, Int32Array, Int64Array, ListBuilder, RecordBatch,
     RecordBatchOptions, StringArray, StringBuilder, StructBuilder, TimestampMillisecondArray,
 };
 use arrow::buffer::Buffer;
@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use strandline_protocol::compression::DecompressLimit;
-use strandline_protocol::record_batch::{BatchError, BatchHeader, Record, TimestampType, records_in};
+use strandline_protocol::record_batch::{BatchError, BatchHeader, Header, Record, TimestampType, records_in};
 
 use crate::sink::TopicPartition;
 
@@ -83,6 +83,18 @@ pub fn schema(key: DataType, value: DataType) -> Schema {
         Field::new("key", key, true),
         Field::new("value", value, true),
     ])
+}
+
+/// The headers of one row.
+pub fn headers_of(batch: &RecordBatch, row: usize) -> Vec<Header> {
+    let list = batch.column(column::HEADERS).as_list::<i32>().value(row);
+    let fields = list.as_struct();
+    let (keys, values) = (fields.column(0).as_string::<i32>(), fields.column(1).as_binary::<i32>());
+    let one = |n: usize| Header {
+        key: Bytes::copy_from_slice(keys.value(n).as_bytes()),
+        value: (!values.is_null(n)).then(|| Bytes::copy_from_slice(values.value(n))),
+    };
+    (0..list.len()).map(one).collect()
 }
 
 /// Views of slices of a few large buffers.
@@ -211,10 +223,9 @@ pub fn decode(partition: &TopicPartition, batches: &[(BatchHeader, Bytes)], from
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, AsArray};
     use arrow::datatypes::Int64Type;
     use strandline_protocol::compression::Compression;
-    use strandline_protocol::record_batch::{Header, RecordBatchBuilder, batches};
+    use strandline_protocol::record_batch::{RecordBatchBuilder, batches};
 
     use super::*;
 

@@ -1,7 +1,10 @@
 //! The sinks that come with the worker, one module each.
 
 pub mod file;
+pub mod http;
+pub mod kafka;
 pub mod object_store;
+mod payload;
 
 use std::sync::Arc;
 
@@ -12,5 +15,7 @@ pub fn built_in() -> Registry {
     let mut registry = Registry::default();
     registry.add(Arc::new(object_store::ObjectStoreKind));
     registry.add(Arc::new(file::FileStreamSink));
+    registry.add(Arc::new(http::HttpKind));
+    registry.add(Arc::new(kafka::KafkaKind));
     registry
 }

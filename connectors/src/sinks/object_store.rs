@@ -18,4 +18,5 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
+pub(super) use encode::json_value;
 pub use kind::ObjectStoreKind;

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::delivery::Letter;
 use crate::registry::TaskContext;
-use crate::rows::column;
+use crate::rows::{column, headers_of};
 use crate::sink::TopicPartition;
 
 /// Where letters go.
@@ -60,12 +60,12 @@ impl Drop for DeadLetters {
 
 /// Keeps one producer for all letters; an error costs it.
 async fn post_all(cluster: Arc<Cluster>, topic: String, mut inbox: mpsc::Receiver<Post>) {
-    let mut producer: Option<Producer<'_>> = None;
+    let mut producer: Option<Producer<&Cluster>> = None;
     while let Some((records, done)) = inbox.recv().await {
         let tried = async {
             let open = match &mut producer {
                 Some(open) => open,
-                none => none.insert(Producer::open(&cluster, &topic, ProducerOptions::default()).await?),
+                none => none.insert(Producer::open(&*cluster, &topic, ProducerOptions::default()).await?),
             };
             let count = i64::from(open.partition_count().max(1));
             for r in records {
@@ -170,17 +170,6 @@ fn holds(raw: &RecordBatch, offset: i64) -> bool {
 fn bytes_of(raw: &RecordBatch, index: usize, row: usize) -> Option<Vec<u8>> {
     let values = raw.column(index).as_binary_view();
     (!values.is_null(row)).then(|| values.value(row).to_vec())
-}
-
-fn headers_of(raw: &RecordBatch, row: usize) -> Vec<Header> {
-    let list = raw.column(column::HEADERS).as_list::<i32>().value(row);
-    let fields = list.as_struct();
-    let (keys, values) = (fields.column(0).as_string::<i32>(), fields.column(1).as_binary::<i32>());
-    let one = |n: usize| Header {
-        key: Bytes::copy_from_slice(keys.value(n).as_bytes()),
-        value: (!values.is_null(n)).then(|| Bytes::copy_from_slice(values.value(n))),
-    };
-    (0..list.len()).map(one).collect()
 }
 
 async fn make_topic(settings: &LetterSettings, cluster: &Cluster) -> Result<(), String> {

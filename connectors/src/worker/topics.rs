@@ -353,14 +353,14 @@ fn partition_of(key: &str, count: i32) -> i32 {
 }
 
 async fn write_all(cluster: Arc<Cluster>, topic: String, mut inbox: mpsc::Receiver<Write>, clock: Clock) {
-    let mut producer: Option<Producer<'_>> = None;
+    let mut producer: Option<Producer<&Cluster>> = None;
     while let Some(write) = inbox.recv().await {
         let mut outcome = Ok(());
         for _ in 0..WRITE_TRIES {
             let tried = async {
                 let open = match &mut producer {
                     Some(open) => open,
-                    none => none.insert(Producer::open(&cluster, &topic, ProducerOptions::default()).await?),
+                    none => none.insert(Producer::open(&*cluster, &topic, ProducerOptions::default()).await?),
                 };
                 let count = open.partition_count();
                 for record in &write.records {

@@ -4,6 +4,8 @@ mod archive;
 mod avro;
 mod delivery;
 mod dev;
+mod http;
+mod kafka;
 mod memory;
 mod parity;
 mod plugins;

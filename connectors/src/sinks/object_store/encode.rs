@@ -21,6 +21,8 @@ use crate::rows::column;
 mod avro;
 mod json;
 
+pub(in crate::sinks) use json::value as json_value;
+
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -37,6 +37,11 @@ pub fn lines(rows: &RecordBatch, layout: &Layout, out: &mut Vec<u8>) {
     }
 }
 
+/// One value, bytes as base64.
+pub fn value(field: &Field, array: &ArrayRef, row: usize, out: &mut Vec<u8>) {
+    Column { field, array, bytes_as: FieldEncoding::Base64 }.write(row, out);
+}
+
 struct Column<'a> {
     field: &'a Field,
     array: &'a ArrayRef,
