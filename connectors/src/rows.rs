@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BinaryViewBuilder, Int8Array, Int32Array, Int64Array, ListBuilder, RecordBatch,
-    RecordBatchOptions, StringArray, StringBuilder, StructBuilder, TimestampMillisecondArray,
+    Array, ArrayRef, AsArray, BinaryBuilder, BinaryViewBuilder, Int8Array, Int32Array, Int64Array, ListBuilder,
+    RecordBatch, RecordBatchOptions, StringArray, StringBuilder, StructBuilder, TimestampMillisecondArray,
 };
 use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};

@@ -56,7 +56,14 @@ impl SinkKind for HttpKind {
         })?;
         let exchange = Exchange::new(&config).map_err(SinkError::Fatal)?;
         let connector = plain(&context.connector);
-        Ok(Box::new(HttpSink { exchange, config, connector, ends: Offsets::new(), under_way: None, pause: Pause::default() }))
+        Ok(Box::new(HttpSink {
+            exchange,
+            config,
+            connector,
+            ends: Offsets::new(),
+            under_way: None,
+            pause: Pause::default(),
+        }))
     }
 }
 

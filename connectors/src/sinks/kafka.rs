@@ -138,10 +138,13 @@ impl KafkaSink {
                 *careful = end.max(*careful);
             }
         }
-        let text = format!("the target cluster at {}: {error}; what is not committed is sent again", self.config.servers);
+        let text =
+            format!("the target cluster at {}: {error}; what is not committed is sent again", self.config.servers);
         match error {
             ProduceError::Refused { code, .. } | ProduceError::Topic { code, .. } if is_about_rights(*code) => {
-                SinkError::Fatal(format!("see that the target cluster takes records from here, then restart the task: {text}"))
+                SinkError::Fatal(format!(
+                    "see that the target cluster takes records from here, then restart the task: {text}"
+                ))
             }
             _ => SinkError::Reopen(text),
         }

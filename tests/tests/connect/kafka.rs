@@ -108,7 +108,10 @@ fn mirror_to(software: Software) {
     for partition in 0..3 {
         let (here, there) = (read(&source, "orders", partition), read(&target, "copy.orders", partition));
         assert_eq!(here.len(), 300);
-        assert!(here == there, "partition {partition}: nothing went wrong, so the copy is exact and nothing is there twice");
+        assert!(
+            here == there,
+            "partition {partition}: nothing went wrong, so the copy is exact and nothing is there twice"
+        );
     }
     if software == Software::Strandline {
         target.kill();
@@ -144,7 +147,8 @@ fn a_record_that_the_target_refuses_is_put_aside_alone() {
     for n in 0..30_u32 {
         let size = if n == 17 { 20_000 } else { 10 };
         // Random enough that compression does not make it fit.
-        let value: Vec<u8> = (0..size).map(|i: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(n) >> 13) as u8).collect();
+        let value: Vec<u8> =
+            (0..size).map(|i: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(n) >> 13) as u8).collect();
         builder.append(wait::wall_clock_ms(), Some(&n.to_be_bytes()), Some(&value), &[]);
     }
     let answer = source.connection().produce("orders", 0, builder.build()).expect("the broker answers");

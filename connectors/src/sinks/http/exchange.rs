@@ -48,7 +48,7 @@ fn meaning(status: StatusCode) -> Meaning {
         // Time-out, too early, too many requests.
         408 | 425 | 429 | 500.. => Meaning::Later,
         // Credentials, address and method are the same for every record: none of them is at fault.
-        401 | 402 | 403 | 404 | 405 | 407 | 410 | 421 | 426 | 511 => Meaning::Wrong,
+        401 | 402 | 403 | 404 | 405 | 407 | 410 | 421 | 426 => Meaning::Wrong,
         400..=499 => Meaning::Refused,
         _ => Meaning::Wrong,
     }
@@ -154,7 +154,10 @@ async fn beginning(mut response: Response) -> String {
         }
     }
     let text = String::from_utf8_lossy(&bytes);
-    text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    text.split(|c: char| c.is_control() || c.is_whitespace())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Seconds; a date is not looked at, and `retry.backoff.ms` holds.

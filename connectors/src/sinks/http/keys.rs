@@ -44,7 +44,9 @@ fn check_url(value: &str) -> Result<(), String> {
 
 fn check_value(value: &str) -> Result<(), String> {
     // The value may be a secret: it is not part of the text.
-    HeaderValue::from_str(value.trim()).map(drop).map_err(|_| "a header has no line breaks or control characters".to_owned())
+    HeaderValue::from_str(value.trim())
+        .map(drop)
+        .map_err(|_| "a header has no line breaks or control characters".to_owned())
 }
 
 fn check_headers(value: &str) -> Result<(), String> {
@@ -107,9 +109,8 @@ impl Config {
     /// Err = all that is wrong, with its key.
     pub fn parse(settings: &Settings) -> Result<Config, Vec<(String, String)>> {
         let fault = |key: &str, text: &str| vec![(key.to_owned(), text.to_owned())];
-        let values = Values::check(KEYS, settings).map_err(|faults| {
-            faults.into_iter().map(|text| (String::new(), text)).collect::<Vec<_>>()
-        })?;
+        let values = Values::check(KEYS, settings)
+            .map_err(|faults| faults.into_iter().map(|text| (String::new(), text)).collect::<Vec<_>>())?;
         let url = Url::parse(values.text("http.url")).map_err(|e| fault("http.url", &e.to_string()))?;
         let more = values.secret("http.headers.additional");
         let mut headers = headers(more.reveal()).map_err(|e| fault("http.headers.additional", &e))?;
@@ -120,7 +121,9 @@ impl Config {
             let key = "http.headers.authorization";
             return Err(match is_given {
                 true => fault(key, "it is used with http.authorization.type=static alone: set that, or leave it out"),
-                false => fault(key, "http.authorization.type=static needs it: write the value of the header Authorization"),
+                false => {
+                    fault(key, "http.authorization.type=static needs it: write the value of the header Authorization")
+                }
             });
         }
         let header = |text: &str, key: &str| HeaderValue::from_str(text).map_err(|e| fault(key, &e.to_string()));

@@ -54,7 +54,9 @@ async fn take(State(server): State<Shared>, headers: HeaderMap, body: Bytes) -> 
             StatusCode::OK.into_response()
         }
         Mood::Status(code, text) => (StatusCode::from_u16(code).unwrap(), text).into_response(),
-        Mood::RetryAfter(code, after) => (StatusCode::from_u16(code).unwrap(), [("Retry-After", after)]).into_response(),
+        Mood::RetryAfter(code, after) => {
+            (StatusCode::from_u16(code).unwrap(), [("Retry-After", after)]).into_response()
+        }
         Mood::Redirect(code, to) => (StatusCode::from_u16(code).unwrap(), [("Location", to)]).into_response(),
         Mood::Take => {
             let mut server = server.lock();
@@ -93,7 +95,13 @@ fn rows(from: i64, values: &[&str]) -> Rows {
 }
 
 fn batched(size: &'static str) -> Vec<(&'static str, &'static str)> {
-    vec![("batching.enabled", "true"), ("batch.max.size", size), ("batch.prefix", "["), ("batch.suffix", "]"), ("batch.separator", ",")]
+    vec![
+        ("batching.enabled", "true"),
+        ("batch.max.size", size),
+        ("batch.prefix", "["),
+        ("batch.suffix", "]"),
+        ("batch.separator", ","),
+    ]
 }
 
 #[tokio::test]
@@ -176,7 +184,11 @@ async fn retry_after_is_kept() {
 async fn a_wrong_address_ends_the_task_and_no_record_is_at_fault() {
     let (address, server) = server().await;
     let secret = [("http.authorization.type", "static"), ("http.headers.authorization", "Bearer canary-token")];
-    let more = [&secret[..], &[("http.headers.additional", "X-Key: canary-key, X-Other:1"), ("http.headers.content.type", "text/plain")]].concat();
+    let more = [
+        &secret[..],
+        &[("http.headers.additional", "X-Key: canary-key, X-Other:1"), ("http.headers.content.type", "text/plain")],
+    ]
+    .concat();
     server.lock().moods = vec![Mood::Status(403, "Bearer canary-token and canary-key are not welcome")];
     let mut sink = sink(address, &more);
     let error = sink.write(rows(0, &["a"])).await.unwrap_err();
@@ -184,7 +196,10 @@ async fn a_wrong_address_ends_the_task_and_no_record_is_at_fault() {
     assert!(!error.to_string().contains("canary"), "{error}");
     let headers = server.lock().headers.clone();
     assert_eq!(headers["authorization"], "Bearer canary-token");
-    assert_eq!((&headers["x-key"], &headers["x-other"], &headers["content-type"]), (&"canary-key".parse().unwrap(), &"1".parse().unwrap(), &"text/plain".parse().unwrap()));
+    assert_eq!(
+        (&headers["x-key"], &headers["x-other"], &headers["content-type"]),
+        (&"canary-key".parse().unwrap(), &"1".parse().unwrap(), &"text/plain".parse().unwrap())
+    );
 }
 
 #[tokio::test]
@@ -202,7 +217,9 @@ async fn a_redirect_is_followed_only_where_that_is_said_and_the_body_comes_along
 
 #[tokio::test]
 async fn records_without_a_value_are_written_ignored_or_refused() {
-    for (mood, taken, refused) in [("write", vec!["[a,null]"], vec![]), ("ignore", vec!["[a]"], vec![]), ("fail", vec!["[a]"], vec![1])] {
+    for (mood, taken, refused) in
+        [("write", vec!["[a,null]"], vec![]), ("ignore", vec!["[a]"], vec![]), ("fail", vec!["[a]"], vec![1])]
+    {
         let (address, server) = server().await;
         let mut sink = sink(address, &[batched("9"), vec![("behavior.on.null.values", mood)]].concat());
         let outcome = sink.write(records("t", 0, 0, &[Some(b"a".to_vec()), None])).await;
@@ -210,7 +227,10 @@ async fn records_without_a_value_are_written_ignored_or_refused() {
             Err(SinkError::Rejected { offsets, .. }) => offsets,
             other => other.map(|()| Vec::new()).unwrap(),
         };
-        assert_eq!((&server.lock().taken[..], offsets), (&taken.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>()[..], refused));
+        assert_eq!(
+            (&server.lock().taken[..], offsets),
+            (&taken.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>()[..], refused)
+        );
         assert_eq!(sink.flush(0, true).await.unwrap().len(), 1);
     }
 }
@@ -220,7 +240,8 @@ fn wrong_settings_are_told_with_their_key() {
     let faults = |pairs: &[(&str, &str)]| -> Vec<String> {
         let mut all = conformance::settings(&[("http.url", "http://example.test/")]);
         all.extend(conformance::settings(pairs));
-        let alone = KEYS.iter().filter_map(|key| key.fault(all.get(key.name).map(String::as_str)).map(|_| key.name.to_owned()));
+        let alone =
+            KEYS.iter().filter_map(|key| key.fault(all.get(key.name).map(String::as_str)).map(|_| key.name.to_owned()));
         alone.chain(HttpKind.faults(&all).into_iter().map(|(key, _)| key)).collect()
     };
     assert_eq!(faults(&[]), Vec::<String>::new());

@@ -21,7 +21,9 @@ pub async fn ready(cluster: &Cluster, config: &Config, topic: &str, partitions: 
     let there = match &found {
         Ok(leaders) => i32::try_from(leaders.len()).unwrap_or(i32::MAX),
         Err(ErrorCode::UnknownTopicOrPartition) => 0,
-        Err(code) if code.retriable() => return Err(SinkError::Retriable(format!("the target topic {topic}: {code:?}"))),
+        Err(code) if code.retriable() => {
+            return Err(SinkError::Retriable(format!("the target topic {topic}: {code:?}")));
+        }
         Err(code) => return Err(SinkError::Fatal(format!("the target topic {topic} cannot be used: {code:?}"))),
     };
     if there >= partitions {
