@@ -43,7 +43,7 @@ fn line(random: &mut Random, n: u64) -> String {
         r#"{{"id":{n},"customer":"customer-{:06}","amount":{}.25,"open":{},"note":""#,
         n % 999_983,
         n % 10_000,
-        n % 3 == 0
+        n.is_multiple_of(3)
     );
     let pad = RECORD_BYTES - text.len() - 2;
     let mut noise = vec![0; pad];
@@ -320,7 +320,7 @@ pub fn hot_and_tiered(software: Software, size: Size) -> Measured {
     crate::blast::fetch(scene.broker.address, TOPIC, 0, 0..records as i64, 1 << 20, false);
     let tiered = scene.tiered as u64 / FILE_RECORDS * FILE_RECORDS;
     let worker = Worker::start(software, &scene.broker.bootstrap(), "");
-    let mut rate = |topic: &str, records: u64| {
+    let rate = |topic: &str, records: u64| {
         let out = worker.directory.join(topic);
         std::fs::create_dir(&out).expect("a directory");
         let cost = worker.carry_all(&scene.broker, topic, archive(topic, &out, "parquet"), records);

@@ -67,10 +67,11 @@ struct Hook {
 
 impl Hook {
     fn start() -> Hook {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let book = Shared::default();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("bound");
         let router = Router::new().route("/in", post(take)).with_state(Arc::clone(&book));
         runtime.spawn(async move { axum::serve(listener, router).await });
         Hook { address, book, _runtime: runtime }
