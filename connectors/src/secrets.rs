@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn secrets_are_taken_out_of_texts_in_every_form() {
         let given = settings(&[
-            ("pin", "1x"),
+            ("pin", "1x4z"),
             ("max.token", "visible"),
             ("sasl.jaas.config", "pass word\"&"),
             ("url", "http://joe:hunter2@host/x"),
@@ -231,9 +231,9 @@ mod tests {
         ]);
         let secrets = Secrets::of(&KEYS, &given, &["from a file".to_owned(), "3".to_owned()]);
         let told = secrets.blot(
-            "pin 1x; visible; pass word\"&; pass%20word%22%26; \"pass word\\\"&\"; hunter2; t0ken-alone; from a file; 3; s3://a:other@b",
+            "pin 1x4z; visible; pass word\"&; pass%20word%22%26; \"pass word\\\"&\"; hunter2; t0ken-alone; from a file; 3; s3://a:other@b",
         );
-        for secret in ["1x", "pass", "hunter2", "t0ken", "from a file", "other"] {
+        for secret in ["1x4z", "pass", "hunter2", "t0ken", "from a file", "other"] {
             assert!(!told.contains(secret), "{secret}: {told}");
         }
         assert!(told.contains("visible") && told.contains("; 3;"), "{told}");

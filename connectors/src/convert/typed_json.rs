@@ -209,8 +209,9 @@ impl Typed {
                 let lists = values.iter().map(|v| v.and_then(Value::as_array));
                 let offsets = OffsetBuffer::from_lengths(lists.clone().map(|list| list.map_or(0, Vec::len)));
                 let items: Vec<Option<&Value>> = lists.flatten().flatten().map(Some).collect();
-                let field = Arc::new(item.field("item"));
-                Arc::new(ListArray::new(field, offsets, item.column(&items), nulls(&values)))
+                let items = item.column(&items);
+                let field = item.field("item").with_data_type(items.data_type().clone());
+                Arc::new(ListArray::new(Arc::new(field), offsets, items, nulls(&values)))
             }
             Kind::Map(key, inner) => {
                 let maps: Vec<Vec<(Value, Value)>> =
@@ -236,7 +237,10 @@ impl Typed {
                 let fields: Fields = record_fields(fields)
                     .iter()
                     .zip(&columns)
-                    .map(|(f, c)| f.as_ref().clone().with_nullable(f.is_nullable() || c.null_count() > 0))
+                    .map(|(f, c)| {
+                        let field = f.as_ref().clone().with_data_type(c.data_type().clone());
+                        field.with_nullable(f.is_nullable() || c.null_count() > 0)
+                    })
                     .collect();
                 Arc::new(StructArray::new(fields, columns, nulls(&values)))
             }

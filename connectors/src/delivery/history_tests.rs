@@ -152,8 +152,8 @@ impl World {
                     Ok(ends
                         .filter(|(p, _)| self.core.partitions.contains_key(p))
                         .map(|(p, e)| {
-                            let given = &self.core.partitions[&p];
-                            (p, e.min(given.written.max(given.tried)))
+                            let written = self.core.partitions[&p].written;
+                            (p, e.min(written))
                         })
                         .collect())
                 }

@@ -72,8 +72,9 @@ impl SinkKind for AdbcKind {
         let key = "connection.url";
         let url = settings.get(key).map(|url| url.trim().trim_start_matches("jdbc:"));
         let file = url.and_then(|url| url.strip_prefix("sqlite:").or(url.strip_prefix("duckdb:")));
-        let path = file.map(|file| (key.to_owned(), Destination::File(file.replacen("//", "", 1).into())));
-        path.into_iter().collect()
+        // As the sink itself reads it: two slashes may stand before the path.
+        let path = file.map(|file| file.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(file));
+        path.map(|path| (key.to_owned(), Destination::File(path.into()))).into_iter().collect()
     }
 
     fn faults(&self, settings: &Settings) -> Vec<(String, String)> {

@@ -347,7 +347,7 @@ fn value() -> impl Strategy<Value = Option<String>> {
 proptest! {
     #[test]
     fn a_chain_does_what_its_stages_do_to_each_record(
-        records in prop::collection::vec((value(), any::<bool>()), 0..30),
+        records in prop::collection::vec((value(), any::<bool>()), 1..30),
         stages in prop::collection::vec((0..STAGES.len(), 0..4_usize, any::<bool>()), 0..4),
     ) {
         let mut settings = Settings::new();
