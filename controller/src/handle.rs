@@ -261,11 +261,13 @@ impl ControllerHandle {
         };
         let Some(endpoint) = broker.endpoints.first().filter(|_| self.is_leader()) else { return };
         let address = format!("{}:{}", endpoint.host, endpoint.port);
+        // It has listened, and shuts down in order.
+        let mut stopping = broker.stopping;
         let mut pauses = LOOK_PAUSES.iter();
         loop {
             let pause = match self.transport.probe(&address).await {
                 // It opens its listener only after it has been unfenced: perhaps it is about to.
-                Probe::Gone if !self.listens_by_now(broker_id, broker_epoch) => OPENING_PAUSE,
+                Probe::Gone if !stopping && !self.listens_by_now(broker_id, broker_epoch) => OPENING_PAUSE,
                 Probe::Gone => {
                     let fenced = self.decide_here(Request::Fence { broker_id, broker_epoch }).await;
                     tracing::warn!(broker_id, broker_epoch, outcome = ?fenced, "a broker is gone: nobody listens at {address}");
@@ -280,9 +282,8 @@ impl ControllerHandle {
             tokio::time::sleep(pause).await;
             let image = self.image();
             let broker = image.brokers.get(&broker_id).filter(|b| b.broker_epoch == broker_epoch && !b.fenced);
-            if broker.is_none() || !self.is_leader() {
-                return;
-            }
+            let Some(broker) = broker.filter(|_| self.is_leader()) else { return };
+            stopping = broker.stopping;
         }
     }
 

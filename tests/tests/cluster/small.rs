@@ -78,7 +78,8 @@ fn a_topic_made_anew_takes_nothing_of_the_old_ones_checkpoints() {
     let _turn = alone();
     let mut cluster = Cluster::start(3, &[]);
     let pattern = Pattern::new(31);
-    cluster.create_topic("anew", 1, &[]);
+    // The pattern's records are of long ago: retention would take them.
+    cluster.create_topic("anew", 1, &[("retention.ms", "-1")]);
     let leader = |cluster: &Cluster| cluster.address(cluster.partitions("anew")[0].leader_id);
     produce(leader(&cluster), "anew", 0, &pattern, 0..200).expect("the old topic is written");
     let partitions = vec![DeleteRecordsPartition { partition_index: 0, offset: 150 }];
@@ -105,7 +106,10 @@ fn a_topic_made_anew_takes_nothing_of_the_old_ones_checkpoints() {
         let answer = cluster.metadata_of(cluster.any(), "anew")?;
         answer.topics.first().is_none_or(|t| t.error_code != 0).then_some(())
     });
-    strandline_command(&["topic", "-b", &bootstrap, "create", "anew", "--replication-factor", "3"], COMMAND);
+    strandline_command(
+        &["topic", "-b", &bootstrap, "create", "anew", "--replication-factor", "3", "--config", "retention.ms=-1"],
+        COMMAND,
+    );
     assert!(cluster.partitions("anew")[0].replica_nodes.contains(&3), "there are only three");
     produce(leader(&cluster), "anew", 0, &pattern, 0..100).expect("the new topic is written");
     cluster.node(3).up();
