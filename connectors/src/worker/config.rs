@@ -225,6 +225,14 @@ fn listener(text: &str) -> Result<String, String> {
     }
 }
 
+/// host:port of the metrics; None = they are not served.
+fn admin_listener(text: &str) -> Result<Option<String>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    listener(text).map(Some).map_err(|fault| fault.replacen("listeners", "admin.listener", 1))
+}
+
 impl WorkerConfig {
     /// Err = everything that is wrong.
     pub fn from_settings(settings: &Settings) -> Result<WorkerConfig, WorkerConfigError> {
@@ -234,17 +242,14 @@ impl WorkerConfig {
             faults.push(fault);
             String::new()
         });
-        let admin_listen = match values.text("admin.listener") {
-            "none" => None,
-            text => listener(text).map_err(|fault| faults.push(fault.replacen("listeners", "admin.listener", 1))).ok(),
-        };
+        let admin_listen = admin_listener(values.text("admin.listener")).unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        });
         if values.number("session.timeout.ms") <= values.number("heartbeat.interval.ms") {
             faults.push("heartbeat.interval.ms has to be lower than session.timeout.ms, best a third of it".to_owned());
         }
-        let providers = Providers::parse(settings).unwrap_or_else(|wrong| {
-            faults.extend(wrong);
-            Providers::default()
-        });
+        let providers = Providers::parse(settings).map_err(|wrong| faults.extend(wrong)).unwrap_or_default();
         let urls = Arc::new(UrlPolicy::parse(values.text(url_policy::KEY)).expect("checked with its key"));
         if !faults.is_empty() {
             return Err(WorkerConfigError(faults));
