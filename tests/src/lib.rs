@@ -13,6 +13,7 @@ pub mod connect;
 pub mod hdfs;
 pub mod history;
 pub mod http;
+pub mod iceberg;
 pub mod l0;
 pub mod load;
 pub mod minio;

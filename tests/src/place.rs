@@ -17,7 +17,22 @@ pub fn installed(path: &str) -> PathBuf {
     path
 }
 
-/// A class path of all jars of `service` (`kafka` or `hadoop`).
+/// The sink `iceberg` in a directory for `plugin.path`, as `connectors/iceberg/build.sh` would make it of the build that `tests/run` makes.
+pub fn iceberg_plugin() -> PathBuf {
+    let this = std::env::current_exe().expect("a running program has a path");
+    let mut targets = this.ancestors().map(|directory| directory.join("iceberg/debug/strandline-iceberg"));
+    let built = targets.find(|path| path.is_file()).expect("the sink iceberg is built: tests/run build");
+    let directory = directory("iceberg-plugin");
+    // A link by name would lead out of the plugin's directory, which is refused.
+    std::fs::hard_link(&built, directory.join("strandline-iceberg"))
+        .or_else(|_| std::fs::copy(&built, directory.join("strandline-iceberg")).map(drop))
+        .expect("a file");
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../connectors/iceberg/connector.json");
+    std::fs::copy(manifest, directory.join("connector.json")).expect("a file");
+    directory
+}
+
+/// A class path of all jars of `service` (`kafka`, `hadoop`, ...).
 pub fn class_path(service: &str) -> String {
     format!("{}/*", installed(&format!("{service}/libs")).display())
 }

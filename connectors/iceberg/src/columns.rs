@@ -139,13 +139,22 @@ impl Incoming {
 
     /// As rows of a table with this schema; the offsets of rows that it cannot have are apart, with the reason of the first.
     pub fn into_rows(self, table: &SchemaRef) -> Result<(RecordBatch, Vec<i64>, String), ArrowError> {
-        let Incoming { source, offsets } = self;
+        let Incoming { source, mut offsets } = self;
+        let mut rejected = Vec::new();
+        let mut reason = String::new();
         let batch = match source {
             Source::Columns(batch) => batch,
-            Source::Json(texts) => decoded(&texts, table)?,
+            Source::Json(texts) => match decoded(&texts, table) {
+                Ok(batch) => batch,
+                Err(_) => {
+                    let (texts, bad, why) = apart(&texts, table);
+                    (rejected, reason) = (bad.iter().map(|row| offsets[*row]).collect(), why);
+                    offsets.retain(|offset| !rejected.contains(offset));
+                    decoded(&texts, table)?
+                }
+            },
         };
         let mut good = vec![true; offsets.len()];
-        let mut reason = String::new();
         let mut columns = Vec::new();
         for field in table.fields() {
             let found = batch.column_by_name(field.name());
@@ -167,13 +176,30 @@ impl Incoming {
             }
             columns.push(column);
         }
-        let rejected = offsets.iter().zip(&good).filter(|(_, good)| !**good).map(|(offset, _)| *offset).collect();
-        if !reason.is_empty() {
+        rejected.extend(offsets.iter().zip(&good).filter(|(_, good)| !**good).map(|(offset, _)| *offset));
+        if good.contains(&false) {
             let kept = BooleanArray::from(good);
             columns = columns.iter().map(|c| filter(c, &kept)).collect::<Result<_, _>>()?;
         }
         Ok((RecordBatch::try_new(Arc::clone(table), columns)?, rejected, reason))
     }
+}
+
+/// The texts that can be rows, the places of the others, and what is wrong with the first of these.
+fn apart(texts: &StringArray, table: &SchemaRef) -> (StringArray, Vec<usize>, String) {
+    let (mut good, mut bad, mut reason) = (Vec::new(), Vec::new(), String::new());
+    for (row, text) in texts.iter().enumerate() {
+        match decoded(&StringArray::from(vec![text]), table) {
+            Ok(_) => good.push(text),
+            Err(error) => {
+                if bad.is_empty() {
+                    reason = format!("the value is no row of the table: {error}");
+                }
+                bad.push(row);
+            }
+        }
+    }
+    (StringArray::from(good), bad, reason)
 }
 
 /// Objects as columns of the table; what it does not have is left out.
@@ -191,6 +217,9 @@ fn decoded(texts: &StringArray, table: &SchemaRef) -> Result<RecordBatch, ArrowE
             rest = &rest[taken..];
         }
         decoder.decode(b"\n")?;
+    }
+    if texts.is_empty() {
+        return Ok(RecordBatch::new_empty(Arc::clone(table)));
     }
     let batch = decoder.flush()?.ok_or_else(|| ArrowError::JsonError("no value is an object".to_owned()))?;
     if batch.num_rows() == texts.len() {
@@ -314,8 +343,10 @@ mod tests {
         let wanted = table(vec![Field::new("n", DataType::Int64, true)]);
         let (batch, rejected, _) = rows.into_rows(&wanted).unwrap();
         assert_eq!((batch.num_rows(), batch.column(0).null_count(), rejected.len()), (2, 1, 0));
-        let texts = StringArray::from(vec!["[1]"]);
+        let texts = StringArray::from(vec!["[1]", r#"{"n": 1}"#, r#"{"n": "x"}"#, "7"]);
         let rows = incoming(&envelope(Arc::new(texts), &[JSON_TEXT])).unwrap();
-        assert!(rows.into_rows(&wanted).is_err());
+        let (batch, rejected, reason) = rows.into_rows(&wanted).unwrap();
+        assert_eq!((batch.num_rows(), rejected), (1, vec![10, 12, 13]));
+        assert!(reason.starts_with("the value is no row of the table: "), "{reason}");
     }
 }

@@ -6,6 +6,7 @@ mod avro;
 mod delivery;
 mod dev;
 mod http;
+mod iceberg;
 mod kafka;
 mod memory;
 mod parity;
