@@ -209,6 +209,10 @@ impl ControllerHandle {
     pub fn fatal(&self) -> Option<String> {
         let metrics = self.raft.metrics();
         let state = metrics.borrow().running_state.clone();
+        // Who ends in order says so before it lets go of its metrics.
+        if state.is_ok() && metrics.has_changed().is_err() {
+            return Some("it panicked".to_owned());
+        }
         state.err().filter(|fatal| !matches!(fatal, openraft::error::Fatal::Stopped)).map(|fatal| fatal.to_string())
     }
 
