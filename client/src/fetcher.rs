@@ -4,7 +4,7 @@
 //! again, for as long as the cluster's deadline; a position that is gone is told, never jumped over. An answer to a question that was
 //! asked at another position is thrown away.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use strandline_protocol::compression::DecompressLimit;
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
-use strandline_protocol::messages::fetch_response::{FetchResponse, PartitionData};
-use strandline_protocol::record_batch::{BatchError, BatchHeader, batches};
+use strandline_protocol::messages::fetch_response::{AbortedTransaction, FetchResponse, PartitionData};
+use strandline_protocol::record_batch::{BatchError, BatchHeader, ControlRecord, batches, records_in};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -27,6 +28,8 @@ use crate::reader::ReadError;
 const FETCH_VERSION_MAX: i16 = 12;
 /// Between questions about who leads.
 const REFRESH_PAUSE: Duration = Duration::from_millis(200);
+/// Of a control batch, which holds one small record.
+const CONTROL_BYTES_MAX: usize = 1 << 16;
 
 /// A partition's name.
 pub type Name = (String, i32);
@@ -40,11 +43,18 @@ pub struct FetchOptions {
     pub max_bytes: i32,
     /// Of one partition in an answer.
     pub partition_max_bytes: i32,
+    /// Leaves out what transactions wrote that were aborted, and waits for those that are open (`isolation.level=read_committed`).
+    pub read_committed: bool,
 }
 
 impl Default for FetchOptions {
     fn default() -> Self {
-        FetchOptions { max_wait: Duration::from_millis(500), max_bytes: 8 << 20, partition_max_bytes: 1 << 20 }
+        FetchOptions {
+            max_wait: Duration::from_millis(500),
+            max_bytes: 8 << 20,
+            partition_max_bytes: 1 << 20,
+            read_committed: false,
+        }
     }
 }
 
@@ -57,16 +67,11 @@ pub struct FetchedPartition {
     pub from: i64,
     /// Whole batches; the first may begin below `from`.
     pub batches: Vec<(BatchHeader, Bytes)>,
+    /// What was read ends here, exclusive; batches of aborted transactions may lie before it.
+    pub next: i64,
     pub high_watermark: i64,
     /// Set if `from` is not in the log (any more): where it begins. Nothing is read until [`Fetcher::seek`].
     pub out_of_range: bool,
-}
-
-impl FetchedPartition {
-    /// What was read ends here, exclusive.
-    pub fn next(&self) -> i64 {
-        self.batches.last().map_or(self.from, |(header, _)| header.next_offset())
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -253,6 +258,7 @@ impl Fetcher {
             min_bytes: 1,
             max_bytes: self.options.max_bytes,
             session_epoch: -1,
+            isolation_level: i8::from(self.options.read_committed),
             topics,
             ..Default::default()
         };
@@ -328,6 +334,7 @@ impl Fetcher {
             partition: name.1,
             from,
             batches: Vec::new(),
+            next: from,
             high_watermark: data.high_watermark,
             out_of_range: false,
         };
@@ -345,20 +352,56 @@ impl Fetcher {
             }
         }
         let bytes = data.records.and_then(|r| r.to_bytes()).unwrap_or_default();
-        news.batches = whole_batches(&bytes, name, from)?;
-        position.offset = news.next();
-        Ok((!news.batches.is_empty()).then_some(news))
+        let whole = whole_batches(&bytes, name, from)?;
+        news.next = whole.last().map_or(from, |(header, _)| header.next_offset());
+        position.offset = news.next;
+        news.batches = match data.aborted_transactions.filter(|_| self.options.read_committed) {
+            Some(aborted) => without_aborted(whole, aborted).map_err(|e| malformed(e, name, from))?,
+            None => whole,
+        };
+        Ok((news.next > from).then_some(news))
     }
+}
+
+fn malformed(error: BatchError, name: &Name, from: i64) -> ReadError {
+    ReadError::Malformed { topic: name.0.clone(), partition: name.1, offset: from, reason: error.to_string() }
+}
+
+/// Whether a control batch says that its producer's transaction is aborted.
+fn is_abort(batch: &Bytes) -> Result<bool, BatchError> {
+    let Some(record) = records_in(batch, DecompressLimit(CONTROL_BYTES_MAX))?.next() else { return Ok(false) };
+    Ok(matches!(ControlRecord::parse(&record?)?, ControlRecord::Abort { .. }))
+}
+
+/// Leaves out the batches of aborted transactions, as Kafka's consumer does (CompletedFetch): one is under way from the first offset that the
+/// answer names to its producer's abort marker.
+fn without_aborted(
+    batches: Vec<(BatchHeader, Bytes)>,
+    mut aborted: Vec<AbortedTransaction>,
+) -> Result<Vec<(BatchHeader, Bytes)>, BatchError> {
+    aborted.sort_by_key(|transaction| transaction.first_offset);
+    let mut ahead = aborted.into_iter().peekable();
+    let mut under_way = HashSet::new();
+    let mut kept = Vec::with_capacity(batches.len());
+    for (header, bytes) in batches {
+        while let Some(begun) = ahead.next_if(|transaction| transaction.first_offset <= header.last_offset()) {
+            under_way.insert(begun.producer_id);
+        }
+        if header.is_control() {
+            if under_way.contains(&header.producer_id) && is_abort(&bytes)? {
+                under_way.remove(&header.producer_id);
+            }
+        } else if header.is_transactional() && under_way.contains(&header.producer_id) {
+            continue;
+        }
+        kept.push((header, bytes));
+    }
+    Ok(kept)
 }
 
 /// The last batch may be cut off: it comes again. A damaged one is an error.
 fn whole_batches(bytes: &Bytes, name: &Name, from: i64) -> Result<Vec<(BatchHeader, Bytes)>, ReadError> {
-    let malformed = |error: BatchError| ReadError::Malformed {
-        topic: name.0.clone(),
-        partition: name.1,
-        offset: from,
-        reason: error.to_string(),
-    };
+    let malformed = |error| malformed(error, name, from);
     let mut whole = Vec::new();
     for next in batches(bytes) {
         match next {
@@ -372,4 +415,47 @@ fn whole_batches(bytes: &Bytes, name: &Name, from: i64) -> Result<Vec<(BatchHead
         }
     }
     Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use strandline_protocol::compression::Compression;
+    use strandline_protocol::record_batch::RecordBatchBuilder;
+
+    use super::*;
+
+    /// Producer 0 writes outside of transactions.
+    fn batch(offset: i64, producer_id: i64, marker: Option<ControlRecord>) -> (BatchHeader, Bytes) {
+        let mut builder = RecordBatchBuilder::new(Compression::None);
+        builder.base_offset = offset;
+        (builder.producer_id, builder.producer_epoch) = (producer_id, 0);
+        (builder.transactional, builder.control) = (producer_id > 0, marker.is_some());
+        let (key, value) = marker.map_or((b"k".to_vec(), b"v".to_vec()), ControlRecord::encode);
+        builder.append(0, Some(&key), Some(&value), &[]);
+        let bytes = builder.build();
+        let header = BatchHeader::parse(&bytes).expect("as built");
+        (header, bytes)
+    }
+
+    #[test]
+    fn what_was_aborted_is_left_out_from_its_begin_to_its_marker() {
+        let abort = Some(ControlRecord::Abort { coordinator_epoch: 0 });
+        let commit = Some(ControlRecord::Commit { coordinator_epoch: 0 });
+        let log = vec![
+            batch(10, 1, None),
+            batch(11, 2, None),
+            batch(12, 0, None),
+            batch(13, 1, commit),
+            batch(14, 1, None),
+            batch(15, 2, abort),
+            batch(16, 2, None),
+            batch(17, 1, abort),
+            batch(18, 1, None),
+        ];
+        let aborted =
+            [(14, 1), (11, 2)].map(|(first_offset, producer_id)| AbortedTransaction { producer_id, first_offset });
+        let kept = without_aborted(log, aborted.to_vec()).unwrap();
+        let data = kept.iter().filter(|(header, _)| !header.is_control()).map(|(header, _)| header.base_offset);
+        assert_eq!(data.collect::<Vec<_>>(), [10, 12, 16, 18]);
+    }
 }

@@ -137,6 +137,7 @@ impl Task {
             max_wait: options.fetch_max_wait,
             max_bytes: options.fetch_max_bytes,
             partition_max_bytes: options.max_partition_fetch_bytes,
+            read_committed: options.read_committed,
         };
         let now = (parts.clock)();
         Ok(Task {
@@ -403,8 +404,9 @@ impl Task {
             return Ok(());
         }
         let high_watermark = news.high_watermark;
-        let rows = rows::decode(&partition, &news.batches, news.from)
+        let mut rows = rows::decode(&partition, &news.batches, news.from)
             .map_err(|e| format!("{partition} offset {}: {e}", news.from))?;
+        rows.next_offset = news.next;
         self.parts.options.converters.prepare(&rows).await?;
         let bytes: usize = news.batches.iter().map(|(_, bytes)| bytes.len()).sum();
         self.parts.metrics.read(&partition, rows.count() as u64, bytes as u64, high_watermark);

@@ -34,6 +34,8 @@ pub struct TaskSettings {
     pub fetch_max_wait: Duration,
     pub fetch_max_bytes: i32,
     pub max_partition_fetch_bytes: i32,
+    /// `isolation.level=read_committed`.
+    pub read_committed: bool,
     /// Rows of one write, at most; None = as they were read.
     pub max_poll_records: Option<usize>,
     /// How often topics and their partitions are looked up.
@@ -90,6 +92,27 @@ impl<'a> Sources<'a> {
         Ok(i32::try_from(self.number(key, default)?).unwrap_or(i32::MAX))
     }
 
+    fn reset(&self) -> Result<Reset, String> {
+        match self.consumer("auto.offset.reset").unwrap_or("earliest").to_ascii_lowercase().as_str() {
+            "earliest" => Ok(Reset::Earliest),
+            "latest" => Ok(Reset::Latest),
+            "none" => Ok(Reset::None),
+            other => {
+                Err(format!("consumer.override.auto.offset.reset is {other}: it has to be earliest, latest or none"))
+            }
+        }
+    }
+
+    fn read_committed(&self) -> Result<bool, String> {
+        match self.consumer("isolation.level").unwrap_or("read_uncommitted").to_ascii_lowercase().as_str() {
+            "read_uncommitted" => Ok(false),
+            "read_committed" => Ok(true),
+            other => Err(format!(
+                "consumer.override.isolation.level is {other}: it has to be read_uncommitted or read_committed"
+            )),
+        }
+    }
+
     fn own_number(&self, key: &str, default: i64) -> i64 {
         self.connector.get(key).and_then(|v| v.trim().parse().ok()).unwrap_or(default)
     }
@@ -102,16 +125,8 @@ impl<'a> Sources<'a> {
 /// Err = what is wrong, for the operator.
 pub fn task_settings(connector: &str, settings: &Settings, worker: &WorkerDefaults) -> Result<TaskSettings, String> {
     let from = Sources { connector: settings, worker };
-    let reset = match from.consumer("auto.offset.reset").unwrap_or("earliest").to_ascii_lowercase().as_str() {
-        "earliest" => Reset::Earliest,
-        "latest" => Reset::Latest,
-        "none" => Reset::None,
-        other => {
-            return Err(format!(
-                "consumer.override.auto.offset.reset is {other}: it has to be earliest, latest or none"
-            ));
-        }
-    };
+    let reset = from.reset()?;
+    let read_committed = from.read_committed()?;
     let letters = settings.get("errors.deadletterqueue.topic.name").map(|t| t.trim()).filter(|t| !t.is_empty());
     let dead_letters = letters.map(|topic| LetterSettings {
         topic: topic.to_owned(),
@@ -139,6 +154,7 @@ pub fn task_settings(connector: &str, settings: &Settings, worker: &WorkerDefaul
         fetch_max_wait: from.duration("fetch.max.wait.ms", 500)?,
         fetch_max_bytes: from.bytes("fetch.max.bytes", 8 << 20)?,
         max_partition_fetch_bytes: from.bytes("max.partition.fetch.bytes", 1 << 20)?,
+        read_committed,
         max_poll_records,
         metadata_max_age: from.duration("metadata.max.age.ms", 300_000)?,
         create_topics: from.consumer("allow.auto.create.topics") != Some("false"),
@@ -188,6 +204,7 @@ mod tests {
             task_settings("c", &settings, &worker()).unwrap_err()
         };
         assert!(wrong("auto.offset.reset", "begin").contains("earliest, latest or none"));
+        assert!(wrong("isolation.level", "committed").contains("read_uncommitted or read_committed"));
         assert!(wrong("max.poll.records", "0").contains("at least 1"));
     }
 }

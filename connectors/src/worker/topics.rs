@@ -283,7 +283,7 @@ impl Follower {
             }
             return;
         }
-        let next = news.next();
+        let next = news.next;
         let changes = {
             let mut image = self.image.lock();
             for (header, batch) in &news.batches {

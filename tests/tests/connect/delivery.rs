@@ -1,8 +1,9 @@
 //! Records arrive, once while nothing goes wrong, at least once whatever does; offsets are the group's.
 
 use serde_json::json;
-use strandline_tests::broker::strandline_command;
+use strandline_tests::broker::{Broker, Setup, Software, strandline_command};
 use strandline_tests::connect::Worker;
+use strandline_tests::process::{Program, run_well};
 use strandline_tests::{place, tools, wait};
 
 use crate::scene::{ARRIVE, await_lines, broker, file_sink, lines, produce, topic};
@@ -211,4 +212,36 @@ fn what_cannot_be_read_goes_to_the_dead_letter_queue_with_the_reason() {
         (offsets["offsets"][0]["offset"]["kafka_offset"] == 3).then_some(())
     });
     assert_eq!(lines(&file).len(), 0);
+}
+
+/// Three transactions of a producer, the second of them aborted.
+const TRANSACTIONS: &str = "import sys\nfrom confluent_kafka import Producer\n\
+    p = Producer({'bootstrap.servers': sys.argv[1], 'transactional.id': 't'})\np.init_transactions(30)\n\
+    for name, commits in [('first', True), ('aborted', False), ('third', True)]:\n    p.begin_transaction()\n    \
+    for n in range(50): p.produce('orders', f'{name} {n}', partition=0)\n    p.flush(30)\n    \
+    (p.commit_transaction if commits else p.abort_transaction)(30)";
+
+#[test]
+fn what_was_aborted_does_not_arrive_where_only_committed_records_are_wanted() {
+    // Transactions are Apache Kafka's alone, so far.
+    let broker = Broker::start(Software::Kafka, Setup::default());
+    topic(&broker, "orders", 1);
+    let python = Program::new(place::installed("python/bin/python")).args(["-c", TRANSACTIONS, &broker.bootstrap()]);
+    run_well(&python, b"", ARRIVE);
+    let worker = Worker::of(Software::Strandline, &broker.bootstrap(), "g", &[]);
+    let directory = place::directory("sink");
+    let file = |name: &str| directory.join(name);
+    for level in ["read_uncommitted", "read_committed"] {
+        let mut config = file_sink("orders", &file(level), 1);
+        config["consumer.override.isolation.level"] = json!(level);
+        worker.rest.call("PUT", &format!("/connectors/{level}/config"), Some(&config));
+    }
+    let all = await_lines(&file("read_uncommitted"), "third", 50);
+    let committed = await_lines(&file("read_committed"), "third", 50);
+    assert_eq!((all.len(), committed.len()), (150, 100));
+    assert!(committed.keys().all(|line| !line.starts_with("aborted")));
+    wait::until("the end is committed, markers and all", ARRIVE, || {
+        let (_, offsets) = worker.rest.get("/connectors/read_committed/offsets");
+        (offsets["offsets"][0]["offset"]["kafka_offset"] == 153).then_some(())
+    });
 }
