@@ -259,7 +259,6 @@ impl Task {
                 self.sink.close(&partitions).await;
                 self.fetcher.assign([]);
                 self.forget_rows();
-                self.seated = false;
                 self.parts.metrics.hold(std::iter::empty());
                 Input::Closed
             }
@@ -276,6 +275,8 @@ impl Task {
     }
 
     async fn join(&mut self) -> Option<Input> {
+        // Until here there was one, also while a sink was opened again: others may have waited for this member meanwhile.
+        self.seated = false;
         match self.subscription.join(&self.member, &self.parts.cluster).await {
             Ok(Some((generation, partitions))) => {
                 let committed = match self.member.committed().await {

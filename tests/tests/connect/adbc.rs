@@ -247,7 +247,6 @@ fn the_last_record_of_a_key_is_its_row_and_columns_come_when_they_are_needed() {
 }
 
 #[test]
-#[ignore = "a task may wait for its group for minutes after the database was down: docs/plans/5.md"]
 fn rows_are_there_once_through_kills_freezes_and_outages() {
     let (broker, mut postgres) = (broker(), Postgres::start());
     topic(&broker, "orders", 4);
