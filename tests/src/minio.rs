@@ -11,7 +11,8 @@ use crate::process::{Program, Server, run_well};
 pub const ACCESS_KEY: &str = "strandline";
 pub const SECRET_KEY: &str = "strandline-secret";
 const START: Duration = Duration::from_secs(60);
-const COMMAND: Duration = Duration::from_secs(60);
+/// The archive of hundreds of rounds is a hundred thousand small files.
+const COMMAND: Duration = Duration::from_secs(900);
 
 /// A store; stopped and started again on the same port, its data stays.
 #[derive(Debug)]
