@@ -15,6 +15,7 @@ use strandline_protocol::record_batch::RecordBatchBuilder;
 use strandline_tests::broker::Broker;
 use strandline_tests::connect::Worker;
 use strandline_tests::iceberg::Catalog;
+use strandline_tests::minio::Minio;
 use strandline_tests::{place, wait};
 
 use crate::scene::{ARRIVE, broker, topic};
@@ -34,11 +35,13 @@ struct Table {
 #[async_trait]
 impl Subject for Table {
     fn sink(&self) -> Result<Box<dyn Sink>, SinkError> {
-        let settings = conformance::settings(&[
+        let mut settings = conformance::settings(&[
             ("iceberg.tables", &self.name),
             ("iceberg.tables.auto-create-enabled", "true"),
             ("iceberg.catalog.uri", &self.catalog.uri()),
         ]);
+        settings
+            .extend(self.catalog.storage().into_iter().map(|(key, value)| (format!("iceberg.catalog.{key}"), value)));
         conformance::sink_of(&self.kind, &settings, &self.directory)
     }
 
@@ -60,10 +63,20 @@ impl Subject for Table {
 }
 
 #[test]
-fn the_iceberg_sink_conforms() {
+fn the_iceberg_sink_conforms_with_a_warehouse_in_a_directory() {
+    conforms(Catalog::start());
+}
+
+#[test]
+fn the_iceberg_sink_conforms_with_a_warehouse_in_s3() {
+    let minio = Minio::start();
+    conforms(Catalog::over(&minio));
+}
+
+fn conforms(catalog: Catalog) {
     let manifest = discover::read(&place::iceberg_plugin()).expect("a plugin");
     let kind: Arc<dyn SinkKind> = Arc::new(PluginKind::new(manifest, Launcher { program: place::strandline() }));
-    let catalog = Arc::new(Catalog::start());
+    let catalog = Arc::new(catalog);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let mut number = 0;
