@@ -15,7 +15,7 @@ use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 
 use self::registry::{Registry, id_of};
-use self::typed_json::Typed;
+use self::typed_json::{Splitter, Typed};
 use crate::config::Settings;
 use crate::rows::{Rows, column};
 use crate::url_policy::UrlPolicy;
@@ -113,12 +113,13 @@ struct Piece {
 }
 
 fn typed(name: &str, raw: &ArrayRef, mut fails: impl FnMut(usize, String)) -> Vec<Piece> {
-    let mut schemas: BTreeMap<Option<String>, Result<Option<Typed>, String>> = BTreeMap::new();
-    let mut found: BTreeMap<Option<String>, (Vec<u32>, Vec<serde_json::Value>)> = BTreeMap::new();
+    let mut schemas: BTreeMap<Option<Arc<str>>, Result<Option<Typed>, String>> = BTreeMap::new();
+    let mut found: BTreeMap<Option<Arc<str>>, (Vec<u32>, Vec<serde_json::Value>)> = BTreeMap::new();
+    let mut splitter = Splitter::default();
     for (row, bytes) in raw.as_binary_view().iter().enumerate() {
         let parsed = match bytes {
             None => Ok((None, serde_json::Value::Null)),
-            Some(bytes) => typed_json::split(bytes),
+            Some(bytes) => splitter.split(bytes),
         };
         let checked = parsed.and_then(|(text, payload)| {
             let schema = schemas.entry(text.clone()).or_insert_with(|| text.as_deref().map(Typed::parse).transpose());

@@ -58,7 +58,7 @@ enum Kind {
 }
 
 /// The text of the schema, and the payload; no schema = a record of nothing.
-pub fn split(text: &[u8]) -> Result<(Option<String>, Value), String> {
+fn split(text: &[u8]) -> Result<(Option<String>, Value), String> {
     let envelope: Envelope = serde_json::from_slice(text).map_err(|e| {
         format!("JsonConverter with schemas.enable requires \"schema\" and \"payload\" fields and may not contain additional fields ({e}); set schemas.enable=false for JSON without schemas")
     })?;
@@ -67,6 +67,51 @@ pub fn split(text: &[u8]) -> Result<(Option<String>, Value), String> {
         (None, payload) if !payload.is_null() => Err("the record has a payload and no schema".to_owned()),
         _ => Ok((schema, envelope.payload)),
     }
+}
+
+/// Splits records one after the other. Most have the schema of the one before, byte by byte: it is not read again.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    /// What the last record began with, up to its payload; empty = nothing that is worth comparing.
+    begin: Vec<u8>,
+    schema: Option<Arc<str>>,
+}
+
+impl Splitter {
+    /// As [`split`].
+    pub fn split(&mut self, text: &[u8]) -> Result<(Option<Arc<str>>, Value), String> {
+        let rest = text.strip_prefix(&*self.begin).filter(|_| !self.begin.is_empty());
+        if let Some(payload) = rest.and_then(payload_alone) {
+            return Ok((self.schema.clone(), payload));
+        }
+        let (schema, payload) = split(text)?;
+        self.schema = schema.map(Arc::from);
+        self.begin.clear();
+        if self.schema.is_some()
+            && let Some(length) = length_to_payload(text)
+        {
+            self.begin.extend_from_slice(&text[..length]);
+        }
+        Ok((self.schema.clone(), payload))
+    }
+}
+
+/// The payload that an envelope ends with; None = there is more than that.
+fn payload_alone(rest: &[u8]) -> Option<Value> {
+    let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<Value>();
+    let payload = values.next()?.ok()?;
+    (rest[values.byte_offset()..] == *b"}").then_some(payload)
+}
+
+/// Bytes in front of the payload, in an envelope as Kafka's converter writes it.
+fn length_to_payload(text: &[u8]) -> Option<usize> {
+    const SCHEMA: &[u8] = b"{\"schema\":";
+    const PAYLOAD: &[u8] = b",\"payload\":";
+    let rest = text.strip_prefix(SCHEMA)?;
+    let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<serde::de::IgnoredAny>();
+    values.next()?.ok()?;
+    let length = values.byte_offset();
+    rest[length..].starts_with(PAYLOAD).then_some(SCHEMA.len() + length + PAYLOAD.len())
 }
 
 impl Typed {
@@ -312,6 +357,31 @@ mod tests {
         assert_eq!(record.column(2).as_list::<i32>().value_length(0), 2);
         assert_eq!(record.column(3).as_map().value_length(0), 1);
         assert!(record.column(4).is_valid(1), "its default is there");
+    }
+
+    #[test]
+    fn a_splitter_says_what_splitting_alone_says() {
+        let schema = |kind: &str| json!({"type": kind}).to_string();
+        let (a, b) = (schema("int64"), schema("string"));
+        let texts = [
+            format!("{{\"schema\":{a},\"payload\":1}}"),
+            format!("{{\"schema\":{a},\"payload\":[2]}}"),
+            format!("{{\"schema\":{a},\"payload\":{{\"x\":3}}}}"),
+            format!("{{\"schema\":{a},\"payload\":{{\"x\":4}},\"more\":1}}"),
+            format!("{{\"schema\":{a},\"payload\":{{\"x\":5}}}} "),
+            format!("{{\"schema\":{b},\"payload\":\"x\"}}"),
+            format!("{{ \"payload\": \"y\", \"schema\": {b} }}"),
+            format!("{{\"schema\":{b},\"payload\":\"z\"}}"),
+            format!("{{\"schema\":{b},\"payload\":}}"),
+            "{\"schema\":null,\"payload\":null}".to_owned(),
+            "{\"schema\":null,\"payload\":7}".to_owned(),
+        ];
+        let mut splitter = Splitter::default();
+        for text in texts.iter().chain(texts.iter().rev()) {
+            let told =
+                splitter.split(text.as_bytes()).map(|(schema, payload)| (schema.map(|s| s.to_string()), payload));
+            assert_eq!(told, split(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

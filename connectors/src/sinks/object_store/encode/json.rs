@@ -190,7 +190,8 @@ fn string(value: &str, out: &mut Vec<u8>) {
 
 /// Valid JSON without its line breaks, which can only stand between tokens.
 fn one_line(value: &str, out: &mut Vec<u8>) {
-    if value.bytes().any(|b| b == b'\n' || b == b'\r') {
+    // Two searches for a byte are quicker than one that looks at each.
+    if [b'\n', b'\r'].iter().any(|end| value.as_bytes().contains(end)) {
         out.extend(value.bytes().filter(|b| *b != b'\n' && *b != b'\r'));
     } else {
         out.extend_from_slice(value.as_bytes());
