@@ -63,8 +63,12 @@ fn is_final(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::FeatureUnsupported | ErrorKind::NamespaceNotFound | ErrorKind::TableNotFound)
 }
 
+/// Letters of an error that are told: some catalogs answer with a page of HTML.
+const ERROR_MAX: usize = 600;
+
 fn told(name: &TableIdent, what: &str, error: &Error) -> String {
-    format!("{what} the table {name}: {error}")
+    let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{what} the table {name}: {}", text.chars().take(ERROR_MAX).collect::<String>())
 }
 
 impl Sink {

@@ -47,8 +47,13 @@ pub struct Open {
     files: Vec<DataFile>,
 }
 
-fn spec(partition_by: &[PartitionBy], schema: &iceberg::spec::Schema) -> Result<UnboundPartitionSpec> {
-    let mut builder = UnboundPartitionSpec::builder();
+/// None = not partitioned.
+fn spec(partition_by: &[PartitionBy], schema: &iceberg::spec::Schema) -> Result<Option<UnboundPartitionSpec>> {
+    if partition_by.is_empty() {
+        return Ok(None);
+    }
+    // Java's catalogs insist on an id.
+    let mut builder = UnboundPartitionSpec::builder().with_spec_id(0);
     for by in partition_by {
         let id = schema.field_id_by_name(&by.column).ok_or_else(|| {
             let text = format!(
@@ -62,7 +67,7 @@ fn spec(partition_by: &[PartitionBy], schema: &iceberg::spec::Schema) -> Result<
         let name = if short == "identity" { by.column.clone() } else { format!("{}_{short}", by.column) };
         builder = builder.add_partition_field(id, name, by.transform)?;
     }
-    Ok(builder.build())
+    Ok(Some(builder.build()))
 }
 
 /// The table; None = it is not there.
@@ -85,7 +90,8 @@ pub async fn create(catalog: &Inner, name: &TableIdent, rows: &Incoming, setting
             _ => {}
         }
     }
-    let creation = TableCreation::builder().name(name.name().to_owned()).schema(schema).partition_spec(spec).build();
+    let creation =
+        TableCreation::builder().name(name.name().to_owned()).schema(schema).partition_spec_opt(spec).build();
     match catalog.create_table(name.namespace(), creation).await {
         Err(error) if error.kind() == ErrorKind::TableAlreadyExists => catalog.load_table(name).await,
         other => other,
