@@ -65,9 +65,17 @@ impl Catalog {
         let mut program = Program::new("java")
             .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .args(["-cp", &place::class_path("iceberg-rest"), "org.apache.iceberg.rest.RESTCatalogServer"])
+            // Its connections would lock each other out.
+            .env("CATALOG_CLIENTS", "1")
             .env("CATALOG_REST_PORT", self.address.port().to_string())
             .env("CATALOG_WAREHOUSE", warehouse)
-            .env("CATALOG_URI", format!("jdbc:sqlite:{}", self.directory.join("catalog.db").display()));
+            .env(
+                "CATALOG_URI",
+                format!(
+                    "jdbc:sqlite:{}?journal_mode=WAL&busy_timeout=20000",
+                    self.directory.join("catalog.db").display()
+                ),
+            );
         if self.minio.is_some() {
             program = program
                 .env("CATALOG_IO__IMPL", "org.apache.iceberg.aws.s3.S3FileIO".to_owned())

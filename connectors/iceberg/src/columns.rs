@@ -67,6 +67,10 @@ pub fn incoming(batch: &RecordBatch) -> Result<Incoming, ArrowError> {
     let Some(field) = schema.fields().get(VALUE) else {
         return Err(ArrowError::SchemaError("the rows have no value".to_owned()));
     };
+    // Records without a schema, of a topic whose others have one: tombstones.
+    if *field.data_type() == DataType::Null {
+        return Ok(Incoming { offsets: Vec::new(), source: Source::Json(StringArray::new_null(0)) });
+    }
     let is_json = field.metadata().contains_key(JSON_TEXT);
     if !is_json && !matches!(field.data_type(), DataType::Struct(_)) {
         let names: Vec<usize> = (0..batch.num_columns()).filter(|n| *n != TIMESTAMP_TYPE).collect();
@@ -316,6 +320,12 @@ mod tests {
         let wanted = table(vec![Field::new("value", DataType::LargeBinary, true)]);
         let (batch, rejected, _) = rows.into_rows(&wanted).unwrap();
         assert_eq!((batch.num_rows(), rejected.len()), (2, 0), "a tombstone is a row of the envelope");
+    }
+
+    #[test]
+    fn records_without_a_schema_give_no_rows() {
+        let rows = incoming(&envelope(Arc::new(arrow_array::NullArray::new(3)), &[])).unwrap();
+        assert!(rows.is_empty());
     }
 
     #[test]
