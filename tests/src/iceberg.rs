@@ -106,14 +106,11 @@ impl Catalog {
              NoSuchNamespaceError\ntry:\n    t = RestCatalog('c', uri=sys.argv[1], **dict(a.split('=', 1) for a in sys.argv[3:])).load_table(sys.argv[2])\n\
              except (NoSuchTableError, NoSuchNamespaceError):\n    print('{ABSENT}')\n    sys.exit()\n{script}"
         );
-        let program = Program::new(place::installed("python/bin/python")).args([
-            "-W",
-            "ignore",
-            "-c",
-            &whole,
-            &self.uri(),
-            table,
-        ]);
+        let storage = self.storage().into_iter().map(|(key, value)| format!("{key}={value}"));
+        let program = Program::new(place::installed("python/bin/python"))
+            .args(["-W", "ignore", "-c", &whole, &self.uri(), table])
+            .args(storage)
+            .args(["s3.force-virtual-addressing=false"]);
         let output = run(&program, b"", SCRIPT);
         assert!(output.success, "pyiceberg: {}", output.stderr);
         Some(output.text().lines().map(str::to_owned).collect()).filter(|lines: &Vec<String>| lines != &[ABSENT])

@@ -164,7 +164,7 @@ fn rows_are_there_once_through_kills_freezes_and_outages() {
     await_committed(&worker, 4 * count);
     let script = "rows = t.scan(selected_fields=('partition', 'offset', 'value')).to_arrow().to_pylist()\n\
                   print(len(rows), len({(r['partition'], r['offset']) for r in rows}), \
-                  sum(r['value'] == f\"{r['partition']}/{r['offset']}\".encode() for r in rows))\n\
+                  sum(r['value'] == f\"{r['partition']}/{r['offset']}\" for r in rows))\n\
                   print(sum(int(v) for k, v in t.properties.items() if k.startswith('strandline.offsets/table/orders/')))";
     let all = 4 * count;
     assert_eq!(
