@@ -112,9 +112,12 @@ struct Piece {
     column: ArrayRef,
 }
 
+/// The payloads of one schema, and their rows.
+type Payloads = (Vec<u32>, Vec<serde_json::Value>);
+
 fn typed(name: &str, raw: &ArrayRef, mut fails: impl FnMut(usize, String)) -> Vec<Piece> {
     let mut schemas: BTreeMap<Option<Arc<str>>, Result<Option<Typed>, String>> = BTreeMap::new();
-    let mut found: BTreeMap<Option<Arc<str>>, (Vec<u32>, Vec<serde_json::Value>)> = BTreeMap::new();
+    let mut found: BTreeMap<Option<Arc<str>>, Payloads> = BTreeMap::new();
     let mut splitter = Splitter::default();
     for (row, bytes) in raw.as_binary_view().iter().enumerate() {
         let parsed = match bytes {
