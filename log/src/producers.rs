@@ -73,12 +73,14 @@ impl Producers {
         }
     }
 
-    /// Leaves memory; its first unstable offset is remembered.
+    /// Leaves memory if a snapshot says as much as it does; its first unstable offset is remembered.
     pub(crate) fn unload(&mut self) {
         let cell = self.0.get_mut();
-        // A marker above the high watermark is not in a snapshot: such a state stays.
+        // A marker above the high watermark is not in a snapshot, nor is any batch of a producer but its last: a replica that is idle because
+        // its leader is gone leads next, and has to know what the producers send again.
         if let Some(state) = &cell.state
             && !state.has_unstable()
+            && state.iter().all(|(_, producer)| producer.batches.len() <= 1)
         {
             cell.first_unstable = Some(None);
             cell.state = None;
