@@ -238,10 +238,14 @@ fn searches_by_time_find_the_first_record() {
     log.roll(NOW).unwrap();
     for seed in 0..16 {
         let opening = Opening { recovery_point: 28, ..Opening::default() };
-        check(&open(&disk.crash(seed), config(1_000), opening).unwrap());
+        let crashed = disk.crash(seed);
+        let mut log = open(&crashed, config(1_000), opening).unwrap();
+        check(&log);
+        log.close().unwrap();
+        check(
+            &open(&crashed, config(1_000), Opening { recovery_point: 28, clean: true, ..Opening::default() }).unwrap(),
+        );
     }
-    log.close().unwrap();
-    check(&open(&disk, config(1_000), Opening { recovery_point: 28, clean: true, ..Opening::default() }).unwrap());
 }
 
 #[test]
