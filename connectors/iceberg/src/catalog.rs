@@ -2,10 +2,12 @@
 //!
 //! Owns the properties of a table that say which offset of a partition comes next. Invariant: a commit that moves an offset is based on
 //! metadata in which the offset was where the task believes it to be; a catalog takes a commit only on the metadata that it is based on
-//! (`assert-ref-snapshot-id`), so of two tasks that both believe to have a partition one commits and the other learns that it does not.
+//! (`assert-ref-snapshot-id`), so of two tasks that both believe to have a partition one commits and the other learns that it does not. A crash
+//! leaves a commit that was made or was not: the property says which.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use iceberg::table::Table;
@@ -16,6 +18,9 @@ use iceberg::{
 use iceberg_catalog_rest::{RestCatalog, RestCatalogBuilder};
 use iceberg_storage_opendal::OpenDalResolvingStorageFactory;
 
+/// How long the catalog may take to be reached, and to answer.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// What the properties of offsets begin with; then connector, topic and partition, between slashes.
 const OFFSETS: &str = "strandline.offsets";
 
@@ -37,7 +42,10 @@ pub fn offset_in(table: &Table, property: &str) -> Result<Option<i64>> {
 /// No call yet.
 pub async fn connect(properties: HashMap<String, String>) -> Result<Inner> {
     let storage = Arc::new(OpenDalResolvingStorageFactory::new());
-    let catalog = RestCatalogBuilder::default().with_storage_factory(storage).load("iceberg", properties).await?;
+    let client = reqwest::Client::builder().connect_timeout(CONNECT_MAX).timeout(ANSWER_MAX).build();
+    let client = client.map_err(|e| Error::new(ErrorKind::Unexpected, format!("no HTTP client: {e}")))?;
+    let builder = RestCatalogBuilder::default().with_client(client).with_storage_factory(storage);
+    let catalog = builder.load("iceberg", properties).await?;
     Ok(Arc::new(catalog))
 }
 
@@ -117,5 +125,16 @@ impl Catalog for Guarded {
 
     async fn register_table(&self, table: &TableIdent, metadata: String) -> Result<Table> {
         self.inner.register_table(table, metadata).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As docs/formats/iceberg-offsets.md has it: tables that are written to hold these names.
+    #[test]
+    fn a_property_is_named_as_it_always_was() {
+        assert_eq!(property("lake/a", "orders.v1", 3), "strandline.offsets/lake/a/orders.v1/3");
     }
 }
