@@ -135,6 +135,15 @@ impl ProducerBatch {
         i32::try_from(self.last_offset - self.first_offset).unwrap_or(i32::MAX)
     }
 
+    fn metadata(&self) -> BatchMetadata {
+        BatchMetadata {
+            last_sequence: self.last_sequence(),
+            last_offset: self.last_offset,
+            offset_delta: self.offset_delta(),
+            timestamp: self.max_timestamp,
+        }
+    }
+
     fn last_sequence(&self) -> i32 {
         if self.first_sequence == NO_SEQUENCE {
             NO_SEQUENCE
@@ -277,15 +286,7 @@ impl ProducerState {
         if entry.current_txn_first_offset.is_some() && !batch.is_transactional && origin != AppendOrigin::Replication {
             return Err(AppendError::InvalidTxnState { producer_id: batch.producer_id });
         }
-        entry.add_batch(
-            batch.producer_epoch,
-            BatchMetadata {
-                last_sequence: batch.last_sequence(),
-                last_offset: batch.last_offset,
-                offset_delta: batch.offset_delta(),
-                timestamp: batch.max_timestamp,
-            },
-        );
+        entry.add_batch(batch.producer_epoch, batch.metadata());
         if batch.is_transactional && entry.current_txn_first_offset.is_none() {
             entry.current_txn_first_offset = Some(batch.first_offset);
         }
@@ -367,11 +368,43 @@ impl ProducerState {
         }
     }
 
+    /// Knows the batches before the last one too, for every producer whose last batch is the last that was seen.
+    pub(crate) fn remember(&mut self, seen: RecentBatches) {
+        for (id, recent) in seen.0 {
+            let Some(entry) = self.producers.get_mut(&id) else { continue };
+            let same = |a: &BatchMetadata, b: &BatchMetadata| {
+                (a.last_sequence, a.last_offset) == (b.last_sequence, b.last_offset)
+            };
+            let is_last_seen =
+                matches!((entry.batches.back(), recent.batches.back()), (Some(a), Some(b)) if same(a, b));
+            if is_last_seen && entry.producer_epoch == recent.producer_epoch {
+                entry.batches = recent.batches;
+            }
+        }
+    }
+
     pub(crate) fn insert_loaded(&mut self, producer_id: i64, entry: ProducerEntry) {
         if let Some(first) = entry.current_txn_first_offset {
             self.ongoing.insert(first, producer_id);
         }
         self.producers.insert(producer_id, entry);
+    }
+}
+
+/// The newest batches of the producers of a state, read from the log in offset order.
+pub(crate) struct RecentBatches(HashMap<i64, ProducerEntry>);
+
+impl RecentBatches {
+    /// None yet, of the producers that `state` knows.
+    pub(crate) fn of(state: &ProducerState) -> Self {
+        Self(state.producers.keys().map(|id| (*id, ProducerEntry::new())).collect())
+    }
+
+    /// The next batch in the log.
+    pub(crate) fn add(&mut self, batch: &ProducerBatch) {
+        if let Some(entry) = self.0.get_mut(&batch.producer_id) {
+            entry.add_batch(batch.producer_epoch, batch.metadata());
+        }
     }
 }
 

@@ -4,12 +4,12 @@
 //! producers (`producer_state.rs`), snapshot bytes (`producer_snapshot.rs`). Invariants: a loaded state knows all below the
 //! log end. A crash leaves: snapshots, of which a damaged one is passed over for an older one.
 
-use crate::batch_walk::{BatchWalk, SCAN_BLOCK_BYTES, WalkError, read_exact};
+use crate::batch_walk::{BatchWalk, SCAN_BLOCK_BYTES, WALK_BLOCK_BYTES, WalkError, read_exact};
 use crate::error::{CorruptLog, OpenError};
 use crate::file_cache::FileKind;
 use crate::log::{Log, Segment};
 use crate::producer_snapshot;
-use crate::producer_state::{AppendOrigin, EndTxn, PendingProducers, ProducerBatch, ProducerState};
+use crate::producer_state::{AppendOrigin, EndTxn, PendingProducers, ProducerBatch, ProducerState, RecentBatches};
 use crate::segment::file_name;
 use crate::transaction_index::AbortedTxn;
 use crate::validate::DECOMPRESSED_BYTES_MAX;
@@ -18,6 +18,8 @@ use std::path::PathBuf;
 use strandline_disk::DiskFile;
 use strandline_protocol::record_batch::{BatchError, BatchHeader, ControlRecord, records};
 
+/// Bytes of log before a snapshot whose batch headers are read for what the snapshot leaves out: five batches of 16 KiB of fifty producers.
+const LOOK_BACK_BYTES: u64 = 4 << 20;
 /// Largest control batch that is read, in bytes; markers are under 100.
 const CONTROL_BATCH_BYTES_MAX: usize = 64 << 10;
 
@@ -76,8 +78,8 @@ impl Producers {
     /// Leaves memory if a snapshot says as much as it does; its first unstable offset is remembered.
     pub(crate) fn unload(&mut self) {
         let cell = self.0.get_mut();
-        // A marker above the high watermark is not in a snapshot, nor is any batch of a producer but its last: a replica that is idle because
-        // its leader is gone leads next, and has to know what the producers send again.
+        // A marker above the high watermark is not in a snapshot, nor is any batch of a producer but its last, and looking back for those is
+        // bounded: a replica that is idle because its leader is gone leads next, and has to know what the producers send again.
         if let Some(state) = &cell.state
             && !state.has_unstable()
             && state.iter().all(|(_, producer)| producer.batches.len() <= 1)
@@ -104,15 +106,7 @@ pub(crate) fn producer_event<'a>(
         return Ok(ProducerEvent::Nothing);
     }
     if !header.is_control() {
-        return Ok(ProducerEvent::Data(ProducerBatch {
-            producer_id: header.producer_id,
-            producer_epoch: header.producer_epoch,
-            first_sequence: header.base_sequence,
-            first_offset: header.base_offset,
-            last_offset: header.last_offset(),
-            max_timestamp: header.max_timestamp,
-            is_transactional: header.is_transactional(),
-        }));
+        return Ok(ProducerEvent::Data(data_batch(header)));
     }
     let bytes = bytes()?;
     let Some(record) = records(&bytes, DECOMPRESSED_BYTES_MAX)?.next().transpose()? else {
@@ -132,6 +126,18 @@ pub(crate) fn producer_event<'a>(
         timestamp: header.max_timestamp,
         is_abort,
     }))
+}
+
+fn data_batch(header: &BatchHeader) -> ProducerBatch {
+    ProducerBatch {
+        producer_id: header.producer_id,
+        producer_epoch: header.producer_epoch,
+        first_sequence: header.base_sequence,
+        first_offset: header.base_offset,
+        last_offset: header.last_offset(),
+        max_timestamp: header.max_timestamp,
+        is_transactional: header.is_transactional(),
+    }
 }
 
 /// Takes a batch that is in the log into `state`. Returns the transactions that it aborts.
@@ -189,7 +195,12 @@ impl Log {
             let path = self.snapshot_path(*offset);
             match self.disk().read_file(&path, producer_snapshot::FILE_BYTES_MAX) {
                 Ok(bytes) => match producer_snapshot::decode(&bytes, *offset) {
-                    Ok(state) => return Ok(state),
+                    Ok(mut state) => {
+                        if let Err(error) = self.look_back(&mut state) {
+                            tracing::debug!(path = %path.display(), ?error, "only the last batch of each producer is known");
+                        }
+                        return Ok(state);
+                    }
                     Err(reason) => {
                         tracing::warn!(path = %path.display(), reason, "a producer snapshot is passed over");
                     }
@@ -200,6 +211,43 @@ impl Log {
         }
         let first = self.segments.first().map_or(end, Segment::base);
         Ok(ProducerState::empty_at(first.min(end)))
+    }
+
+    /// Adds to a state out of a snapshot what a snapshot leaves out: the batches before each producer's last. A client sends up to five
+    /// again, and a log that knew one of them as a duplicate and not the others would refuse those as out of order; the client would
+    /// take a new epoch and write them twice. An error leaves `state` as it is, which is what Kafka knows then.
+    fn look_back(&self, state: &mut ProducerState) -> Result<(), WalkError> {
+        let end = state.map_end_offset();
+        if state.is_empty() {
+            return Ok(());
+        }
+        let mut walks = Vec::new();
+        let mut left = LOOK_BACK_BYTES;
+        for segment in self.segments.iter().rev().filter(|segment| segment.base() < end && segment.size > 0) {
+            let (_, near_end) = segment.files.lookup_offset(end)?;
+            let (indexed, from) = segment.files.lookup_position(near_end.saturating_sub(left))?;
+            walks.push((segment, indexed, from));
+            left = left.saturating_sub(near_end.saturating_sub(from));
+            if left == 0 {
+                break;
+            }
+        }
+        let mut seen = RecentBatches::of(state);
+        for (segment, indexed, from) in walks.into_iter().rev() {
+            let file = segment.files.open(FileKind::Log)?;
+            let from = if indexed_batch(&*file, from, segment.size, indexed) { from } else { 0 };
+            let mut walk = BatchWalk::new(&*file, from, segment.size, WALK_BLOCK_BYTES);
+            while let Some((_, header)) = walk.next_batch()? {
+                if header.base_offset >= end {
+                    break;
+                }
+                if header.has_producer_id() && !header.is_control() {
+                    seen.add(&data_batch(&header));
+                }
+            }
+        }
+        state.remember(seen);
+        Ok(())
     }
 
     /// Producer state as of `end` (exclusive): the newest snapshot, then every batch after it. `on_aborted` sees the aborted

@@ -110,22 +110,6 @@ fn a_released_log_holds_no_file_and_goes_on() {
     assert_eq!(read_all(&recovered, 0, 500).len(), 30);
 }
 
-/// A replica is idle while its leader is not heard of; then it leads, and gets again what was not acknowledged.
-#[test]
-fn a_released_log_knows_the_last_batches_of_a_producer() {
-    let disk = new_disk();
-    let mut log = open(&disk, config(2_000), Opening::default()).unwrap();
-    for number in 0..10 {
-        append(&mut log, &produced(7, 0, number, 1, false));
-    }
-    flush(&mut log);
-    log.release();
-    for number in 5..10 {
-        let again = log.append_as_leader(&produced(7, 0, number, 1, false), 0, AppendOrigin::Client, NOW).unwrap();
-        assert_eq!((again.duplicate, again.first_offset), (true, i64::from(number)));
-    }
-}
-
 #[test]
 fn batches_that_must_not_be_appended_change_nothing() {
     let disk = new_disk();

@@ -7,3 +7,4 @@ mod compaction;
 mod crashes;
 mod damage;
 mod harness;
+mod producers;
