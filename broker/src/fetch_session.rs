@@ -2,16 +2,18 @@
 //!
 //! Owns what a client has said it wants and what it was last told, so that an unchanged partition costs no bytes. Does
 //! not own reading. Invariants: at most `slots` sessions; a session is given up for a new one only after
-//! [`EVICTION_MIN`] without use. All of it is memory: a restart makes clients begin again (FETCH_SESSION_ID_NOT_FOUND).
+//! [`EVICTION_MIN`] without use, or a consumer's for a follower's; a session answers whom it was opened for. All of it is memory: a
+//! restart makes clients begin again (FETCH_SESSION_ID_NOT_FOUND).
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use strandline_protocol::error_code::ErrorCode;
-use strandline_protocol::ids::TopicId;
+use strandline_protocol::ids::{BrokerId, TopicId};
+use strandline_protocol::messages::fetch_request::FetchPartition;
 
 /// A session unused for this long may be given up for a new one.
 pub const EVICTION_MIN: Duration = Duration::from_secs(120);
@@ -34,6 +36,34 @@ pub struct Wanted {
     /// -1 = not known to the client.
     pub current_leader_epoch: i32,
     pub max_bytes: i32,
+    /// Leader epoch of the last record that the client has; -1 = it does not say.
+    pub last_fetched_epoch: i32,
+    /// Of a follower's log; -1 for consumers.
+    pub log_start_offset: i64,
+}
+
+impl Wanted {
+    pub fn of(topic: TopicKey, p: &FetchPartition) -> Self {
+        Self {
+            topic,
+            partition: p.partition,
+            fetch_offset: p.fetch_offset,
+            current_leader_epoch: p.current_leader_epoch,
+            max_bytes: p.partition_max_bytes,
+            last_fetched_epoch: p.last_fetched_epoch,
+            log_start_offset: p.log_start_offset,
+        }
+    }
+}
+
+/// A fetch, as far as its session goes.
+pub struct Asked<'a> {
+    /// The follower that asks; `None` for consumers.
+    pub owner: Option<BrokerId>,
+    pub session_id: i32,
+    pub epoch: i32,
+    pub wanted: Vec<Wanted>,
+    pub forgotten: &'a [(TopicKey, i32)],
 }
 
 /// What the client was last told of a partition.
@@ -49,11 +79,17 @@ struct Partition {
     told: Option<Told>,
 }
 
+/// Where a partition stands in a session.
+pub type Place = u64;
+
 #[derive(Debug)]
 struct Session {
+    owner: Option<BrokerId>,
     epoch: i32,
     /// In the order of the next answer: what gave records goes to the end.
-    entries: Vec<Partition>,
+    entries: BTreeMap<Place, Partition>,
+    places: HashMap<(TopicKey, i32), Place>,
+    next_place: Place,
     used: Instant,
 }
 
@@ -64,7 +100,15 @@ pub struct Plan {
     pub session_id: i32,
     /// Only partitions with news are answered.
     pub incremental: bool,
-    pub wanted: Vec<Wanted>,
+    pub wanted: Vec<(Place, Wanted)>,
+}
+
+/// What one partition's answer says.
+#[derive(Debug, Clone, Copy)]
+pub struct Telling {
+    pub place: Place,
+    pub told: Told,
+    pub with_records: bool,
 }
 
 /// The sessions of a node.
@@ -89,29 +133,35 @@ impl FetchSessions {
         self.sessions.lock().len()
     }
 
+    /// Partitions in all of them.
+    pub fn partitions(&self) -> usize {
+        self.sessions.lock().values().map(|session| session.entries.len()).sum()
+    }
+
     /// Works out what a request wants. `random` picks the id of a new session.
-    pub fn plan(
-        &self,
-        session_id: i32,
-        epoch: i32,
-        wanted: Vec<Wanted>,
-        forgotten: &[(TopicKey, i32)],
-        now: Instant,
-        random: impl FnMut() -> i32,
-    ) -> Result<Plan, ErrorCode> {
+    pub fn plan(&self, asked: Asked<'_>, now: Instant, random: impl FnMut() -> i32) -> Result<Plan, ErrorCode> {
         const FINAL_EPOCH: i32 = -1;
         const INITIAL_EPOCH: i32 = 0;
+        let Asked { owner, session_id, epoch, wanted, forgotten } = asked;
         let wanted = last_of_each(wanted);
         let mut sessions = self.sessions.lock();
+        let own = sessions.get(&session_id).is_some_and(|session| session.owner == owner);
         if epoch == FINAL_EPOCH || epoch == INITIAL_EPOCH {
-            sessions.remove(&session_id);
+            if own {
+                sessions.remove(&session_id);
+            }
+            // A node follows another by one fetcher: what it had before, or before it was started anew, is over.
+            if owner.is_some() {
+                sessions.retain(|_, session| session.owner != owner);
+            }
             let mut session_id = 0;
             if epoch == INITIAL_EPOCH && !wanted.is_empty() && wanted.len() <= PARTITIONS_MAX {
-                session_id = open(&mut sessions, self.slots, &wanted, now, random);
+                session_id = open(&mut sessions, self.slots, owner, &wanted, now, random);
             }
-            return Ok(Plan { session_id, incremental: false, wanted });
+            // The places of a new session.
+            return Ok(Plan { session_id, incremental: false, wanted: (0..).zip(wanted).collect() });
         }
-        let session = sessions.get_mut(&session_id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        let session = sessions.get_mut(&session_id).filter(|_| own).ok_or(ErrorCode::FetchSessionIdNotFound)?;
         if session.epoch != epoch {
             return Err(ErrorCode::InvalidFetchSessionEpoch);
         }
@@ -123,30 +173,15 @@ impl FetchSessions {
             sessions.remove(&session_id);
             return Ok(Plan { session_id: 0, incremental: false, wanted: Vec::new() });
         }
-        Ok(Plan { session_id, incremental: true, wanted: session.entries.iter().map(|e| e.wanted.clone()).collect() })
+        let wanted = session.entries.iter().map(|(place, entry)| (*place, entry.wanted.clone())).collect();
+        Ok(Plan { session_id, incremental: true, wanted })
     }
 
-    /// Whether `told` is news to the session; remembers it. `with_records` moves the partition to the end of the order.
-    pub fn tell(&self, session_id: i32, told: &[(&TopicKey, i32, Told, bool)]) -> Vec<bool> {
+    /// Which of `tellings` are news to the session; remembers them. A partition with records moves to the end of the order.
+    pub fn tell(&self, session_id: i32, tellings: &[Telling]) -> Vec<bool> {
         let mut sessions = self.sessions.lock();
-        let Some(session) = sessions.get_mut(&session_id) else { return vec![true; told.len()] };
-        let index: HashMap<(&TopicKey, i32), usize> =
-            told.iter().enumerate().map(|(i, (topic, partition, ..))| ((*topic, *partition), i)).collect();
-        let mut news = vec![true; told.len()];
-        let mut last = Vec::new();
-        let mut entries = Vec::with_capacity(session.entries.len());
-        for mut entry in session.entries.drain(..) {
-            let found = index.get(&(&entry.wanted.topic, entry.wanted.partition)).copied();
-            let with_records = found.is_some_and(|i| told[i].3);
-            if let Some(i) = found {
-                news[i] = entry.told != Some(told[i].2);
-                entry.told = Some(told[i].2);
-            }
-            if with_records { last.push(entry) } else { entries.push(entry) }
-        }
-        entries.append(&mut last);
-        session.entries = entries;
-        news
+        let Some(session) = sessions.get_mut(&session_id) else { return vec![true; tellings.len()] };
+        tellings.iter().map(|telling| session.tell(telling)).collect()
     }
 }
 
@@ -169,45 +204,78 @@ fn last_of_each(wanted: Vec<Wanted>) -> Vec<Wanted> {
 fn open(
     sessions: &mut HashMap<i32, Session>,
     slots: usize,
+    owner: Option<BrokerId>,
     wanted: &[Wanted],
     now: Instant,
     mut random: impl FnMut() -> i32,
 ) -> i32 {
     if sessions.len() >= slots {
-        let oldest = sessions.iter().min_by_key(|(_, s)| s.used).map(|(id, s)| (*id, s.used));
+        // A follower's fetches are worth more than a consumer's (KIP-227: privileged).
+        let may_go = |s: &Session| {
+            now.saturating_duration_since(s.used) >= EVICTION_MIN || (owner.is_some() && s.owner.is_none())
+        };
+        let oldest = sessions.iter().filter(|(_, s)| may_go(s)).min_by_key(|(_, s)| s.used).map(|(id, _)| *id);
         match oldest {
-            Some((id, used)) if now.saturating_duration_since(used) >= EVICTION_MIN => {
-                sessions.remove(&id);
-            }
-            _ => return 0,
-        }
+            Some(id) => sessions.remove(&id),
+            None => return 0,
+        };
     }
     let mut id = 0;
     while id == 0 || sessions.contains_key(&id) {
         id = random() & i32::MAX;
     }
-    let entries = wanted.iter().map(|w| Partition { wanted: w.clone(), told: None }).collect();
-    sessions.insert(id, Session { epoch: 1, entries, used: now });
+    let mut session =
+        Session { owner, epoch: 1, entries: BTreeMap::new(), places: HashMap::new(), next_place: 0, used: now };
+    wanted.iter().for_each(|w| session.append(Partition { wanted: w.clone(), told: None }));
+    sessions.insert(id, session);
     id
 }
 
 impl Session {
+    fn append(&mut self, partition: Partition) {
+        let key = (partition.wanted.topic.clone(), partition.wanted.partition);
+        self.places.insert(key, self.next_place);
+        self.entries.insert(self.next_place, partition);
+        self.next_place += 1;
+    }
+
     fn update(&mut self, wanted: Vec<Wanted>, forgotten: &[(TopicKey, i32)]) -> Result<(), ErrorCode> {
-        let index: HashMap<(TopicKey, i32), usize> =
-            self.entries.iter().enumerate().map(|(i, e)| ((e.wanted.topic.clone(), e.wanted.partition), i)).collect();
         for w in wanted {
-            match index.get(&(w.topic.clone(), w.partition)) {
-                Some(i) => self.entries[*i].wanted = w,
-                None if self.entries.len() < PARTITIONS_MAX => self.entries.push(Partition { wanted: w, told: None }),
-                None => return Err(ErrorCode::InvalidRequest),
+            let place = self.places.get(&(w.topic.clone(), w.partition)).copied();
+            if let Some(entry) = place.and_then(|place| self.entries.get_mut(&place)) {
+                // What was told in another leader epoch, or of a log that went back since, is told again.
+                let before = &entry.wanted;
+                if before.current_leader_epoch != w.current_leader_epoch || before.fetch_offset > w.fetch_offset {
+                    entry.told = None;
+                }
+                entry.wanted = w;
+                continue;
             }
+            if self.entries.len() >= PARTITIONS_MAX {
+                return Err(ErrorCode::InvalidRequest);
+            }
+            self.append(Partition { wanted: w, told: None });
         }
         // What is both wanted and forgotten is forgotten.
-        if !forgotten.is_empty() {
-            let gone: std::collections::HashSet<_> = forgotten.iter().map(|(t, p)| (t, *p)).collect();
-            self.entries.retain(|e| !gone.contains(&(&e.wanted.topic, e.wanted.partition)));
+        for gone in forgotten {
+            if let Some(place) = self.places.remove(gone) {
+                self.entries.remove(&place);
+            }
         }
         Ok(())
+    }
+
+    /// True if `telling` is news. A place that is there no longer was answered by another fetch of the session meanwhile.
+    fn tell(&mut self, telling: &Telling) -> bool {
+        let Some(entry) = self.entries.get_mut(&telling.place) else { return true };
+        let is_news = entry.told != Some(telling.told);
+        entry.told = Some(telling.told);
+        if telling.with_records
+            && let Some(entry) = self.entries.remove(&telling.place)
+        {
+            self.append(entry);
+        }
+        is_news
     }
 }
 
@@ -216,8 +284,16 @@ mod tests {
     use super::*;
 
     fn wanted(partition: i32, fetch_offset: i64) -> Wanted {
-        let topic = TopicKey::Name(Arc::from("t"));
-        Wanted { topic, partition, fetch_offset, current_leader_epoch: -1, max_bytes: 1 << 20 }
+        let asked = FetchPartition { partition, fetch_offset, partition_max_bytes: 1 << 20, ..Default::default() };
+        Wanted::of(TopicKey::Name(Arc::from("t")), &asked)
+    }
+
+    fn asked(session_id: i32, epoch: i32, wanted: Vec<Wanted>) -> Asked<'static> {
+        Asked { owner: None, session_id, epoch, wanted, forgotten: &[] }
+    }
+
+    fn order(plan: &Plan) -> Vec<(i32, i64)> {
+        plan.wanted.iter().map(|(_, w)| (w.partition, w.fetch_offset)).collect()
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test reads the clock once")]
@@ -228,29 +304,64 @@ mod tests {
     #[test]
     fn a_session_answers_only_news() {
         let (sessions, now) = (FetchSessions::new(2), start());
-        let plan = sessions.plan(0, 0, vec![wanted(0, 5), wanted(1, 7)], &[], now, || 42).unwrap();
+        let plan = sessions.plan(asked(0, 0, vec![wanted(0, 5), wanted(1, 7)]), now, || 42).unwrap();
         assert_eq!((plan.session_id, plan.incremental), (42, false));
         let told = Told { high_watermark: 9, log_start_offset: 0 };
-        let topic = TopicKey::Name(Arc::from("t"));
-        let both = [(&topic, 0, told, true), (&topic, 1, told, false)];
-        assert_eq!(sessions.tell(42, &both), [true, true]);
-        let plan = sessions.plan(42, 1, vec![wanted(0, 9)], &[], now, || 1).unwrap();
-        let order: Vec<_> = plan.wanted.iter().map(|w| (w.partition, w.fetch_offset)).collect();
-        assert_eq!(order, [(1, 7), (0, 9)], "what gave records comes last");
-        assert_eq!(sessions.tell(42, &both), [false, false]);
-        assert_eq!(sessions.plan(42, 1, vec![], &[], now, || 1), Err(ErrorCode::InvalidFetchSessionEpoch));
-        assert_eq!(sessions.plan(43, 1, vec![], &[], now, || 1), Err(ErrorCode::FetchSessionIdNotFound));
-        let plan = sessions.plan(42, 2, vec![], &[(topic.clone(), 1)], now, || 1).unwrap();
-        assert_eq!(plan.wanted.len(), 1);
+        let tellings = |plan: &Plan, with_records: &[i32]| {
+            let telling = |(place, w): &(Place, Wanted)| Telling {
+                place: *place,
+                told,
+                with_records: with_records.contains(&w.partition),
+            };
+            plan.wanted.iter().map(telling).collect::<Vec<_>>()
+        };
+        assert_eq!(sessions.tell(42, &tellings(&plan, &[0])), [true, true]);
+        let plan = sessions.plan(asked(42, 1, vec![wanted(0, 9)]), now, || 1).unwrap();
+        assert_eq!(order(&plan), [(1, 7), (0, 9)], "what gave records comes last");
+        assert_eq!(sessions.tell(42, &tellings(&plan, &[])), [false, false]);
+        assert_eq!(sessions.plan(asked(42, 1, vec![]), now, || 1), Err(ErrorCode::InvalidFetchSessionEpoch));
+        assert_eq!(sessions.plan(asked(43, 1, vec![]), now, || 1), Err(ErrorCode::FetchSessionIdNotFound));
+        let mut of_another_epoch = wanted(1, 7);
+        of_another_epoch.current_leader_epoch = 3;
+        let plan = sessions.plan(asked(42, 2, vec![of_another_epoch]), now, || 1).unwrap();
+        assert_eq!(sessions.tell(42, &tellings(&plan, &[])), [true, false], "what was told in another epoch");
+        let forgotten = [(TopicKey::Name(Arc::from("t")), 1)];
+        let plan = sessions.plan(Asked { forgotten: &forgotten, ..asked(42, 3, vec![]) }, now, || 1).unwrap();
+        assert_eq!(order(&plan), [(0, 9)]);
+        let plan = sessions.plan(asked(42, 4, vec![wanted(1, 7)]), now, || 1).unwrap();
+        assert_eq!(sessions.tell(42, &tellings(&plan, &[])), [false, true], "what was forgotten is new");
     }
 
     #[test]
     fn slots_are_bounded_and_old_sessions_make_room() {
         let (sessions, now) = (FetchSessions::new(1), start());
-        assert_eq!(sessions.plan(0, 0, vec![wanted(0, 0)], &[], now, || 1).unwrap().session_id, 1);
-        assert_eq!(sessions.plan(0, 0, vec![wanted(0, 0)], &[], now, || 2).unwrap().session_id, 0);
+        let new = |owner, now, id| {
+            let asked = Asked { owner, ..asked(0, 0, vec![wanted(0, 0)]) };
+            sessions.plan(asked, now, || id).unwrap().session_id
+        };
+        assert_eq!(new(None, now, 1), 1);
+        assert_eq!(new(None, now, 2), 0);
         let later = now + EVICTION_MIN;
-        assert_eq!(sessions.plan(0, 0, vec![wanted(0, 0)], &[], later, || 2).unwrap().session_id, 2);
+        assert_eq!(new(None, later, 2), 2);
+        assert_eq!(new(Some(5), later, 3), 3, "a follower's goes before a consumer's");
+        assert_eq!((new(Some(6), later, 4), new(None, later, 4)), (0, 0));
+        assert_eq!(new(Some(5), later, 5), 5, "in the place of its own");
         assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn a_session_is_its_owners() {
+        let (sessions, now) = (FetchSessions::new(4), start());
+        let of = |owner, session_id, epoch| {
+            sessions.plan(Asked { owner, ..asked(session_id, epoch, vec![wanted(0, 0)]) }, now, || 9)
+        };
+        assert_eq!(of(Some(1), 0, 0).unwrap().session_id, 9);
+        for stranger in [None, Some(2)] {
+            assert_eq!(of(stranger, 9, 1), Err(ErrorCode::FetchSessionIdNotFound));
+            assert_eq!(of(stranger, 9, -1).unwrap().session_id, 0);
+        }
+        assert!(of(Some(1), 9, 1).unwrap().incremental);
+        assert_eq!(of(Some(1), 9, -1).unwrap().session_id, 0);
+        assert_eq!(sessions.len(), 0);
     }
 }

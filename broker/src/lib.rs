@@ -13,7 +13,7 @@ mod clock;
 pub mod config;
 mod disk_guard;
 pub mod environment;
-mod fetch_session;
+pub mod fetch_session;
 pub mod flush;
 mod group;
 mod housekeeping;

@@ -349,6 +349,11 @@ fn node(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
         "Fetch sessions",
         count(broker.sessions.len()),
     )?;
+    page.gauge(
+        "kafka_server_fetchsessioncache_numincrementalfetchpartitionscached",
+        "Partitions in fetch sessions",
+        count(broker.sessions.partitions()),
+    )?;
     if let Ok(fds) = std::fs::read_dir("/proc/self/fd") {
         page.gauge("process_open_fds", "Open file descriptors", count(fds.count()))?;
     }

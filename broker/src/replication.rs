@@ -15,4 +15,5 @@ pub mod isr;
 pub mod leadership;
 pub mod losses;
 pub mod selector;
+mod session;
 pub mod throttle;

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::Call;
 use crate::broker::Broker;
 use crate::clock;
-use crate::fetch_session::{Plan, Told, TopicKey, Wanted};
+use crate::fetch_session::{Asked, Place, Plan, Telling, Told, TopicKey, Wanted};
 use crate::partition::{Aborted, Isolation, Partition, PartitionRead, ReadFrom, ReadRefused};
 use crate::replication::selector::{self, Candidate};
 
@@ -29,6 +29,7 @@ const RACKS_SINCE: i16 = 11;
 
 /// What one partition gave.
 struct Found {
+    place: Place,
     wanted: Wanted,
     partition: Option<Arc<Partition>>,
     outcome: Result<PartitionRead, ReadRefused>,
@@ -40,7 +41,7 @@ pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: FetchReques
     if let Some(replica) = super::replica_fetch::replica(&request) {
         return super::replica_fetch::handle(broker, call, replica, request).await;
     }
-    let plan = match plan(&broker, &call, &request) {
+    let plan = match plan(&broker, &call, &request, None) {
         Ok(plan) => plan,
         Err(code) => {
             return FetchResponse { error_code: code.code(), session_id: 0, ..Default::default() };
@@ -59,7 +60,13 @@ pub(super) async fn handle(broker: Arc<Broker>, call: Call, request: FetchReques
     respond(&broker, &call, plan, found)
 }
 
-fn plan(broker: &Broker, call: &Call, request: &FetchRequest) -> Result<Plan, ErrorCode> {
+/// What the request wants, by its session. `owner` is the follower that asks.
+pub(super) fn plan(
+    broker: &Broker,
+    call: &Call,
+    request: &FetchRequest,
+    owner: Option<BrokerId>,
+) -> Result<Plan, ErrorCode> {
     let by_id = call.version >= 13;
     let key = |name: &str, id: uuid::Uuid| {
         if by_id { TopicKey::Id(TopicId(id)) } else { TopicKey::Name(Arc::from(name)) }
@@ -67,15 +74,7 @@ fn plan(broker: &Broker, call: &Call, request: &FetchRequest) -> Result<Plan, Er
     let mut wanted = Vec::new();
     for topic in &request.topics {
         let topic_key = key(&topic.topic, topic.topic_id);
-        for p in &topic.partitions {
-            wanted.push(Wanted {
-                topic: topic_key.clone(),
-                partition: p.partition,
-                fetch_offset: p.fetch_offset,
-                current_leader_epoch: p.current_leader_epoch,
-                max_bytes: p.partition_max_bytes,
-            });
-        }
+        wanted.extend(topic.partitions.iter().map(|p| Wanted::of(topic_key.clone(), p)));
     }
     let mut forgotten = Vec::new();
     for topic in &request.forgotten_topics_data {
@@ -83,7 +82,9 @@ fn plan(broker: &Broker, call: &Call, request: &FetchRequest) -> Result<Plan, Er
         forgotten.extend(topic.partitions.iter().map(|p| (topic_key.clone(), *p)));
     }
     let random = || uuid::Uuid::new_v4().as_u128() as i32;
-    broker.sessions.plan(request.session_id, request.session_epoch, wanted, &forgotten, clock::monotonic(), random)
+    let (session_id, epoch) = (request.session_id, request.session_epoch);
+    let asked = Asked { owner, session_id, epoch, wanted, forgotten: &forgotten };
+    broker.sessions.plan(asked, clock::monotonic(), random)
 }
 
 struct ReadLimits {
@@ -141,7 +142,7 @@ async fn read_all(broker: &Arc<Broker>, plan: &Plan, limits: &ReadLimits) -> Vec
     let mut given = false;
     let mut found = Vec::with_capacity(plan.wanted.len());
     let mut remote = Vec::new();
-    for wanted in &plan.wanted {
+    for (place, wanted) in &plan.wanted {
         let max_bytes = left.min(i64::from(wanted.max_bytes)).max(0) as u32;
         let min_one = limits.min_one && !given;
         let (partition, preferred, outcome) = read_one(broker, wanted, max_bytes, min_one, limits);
@@ -157,7 +158,7 @@ async fn read_all(broker: &Arc<Broker>, plan: &Plan, limits: &ReadLimits) -> Vec
             }
             Err(_) => {}
         }
-        found.push(Found { wanted: wanted.clone(), partition, outcome, preferred });
+        found.push(Found { place: *place, wanted: wanted.clone(), partition, outcome, preferred });
     }
     if !remote.is_empty() {
         read_remote(broker, &mut found, remote, limits.isolation).await;
@@ -238,8 +239,8 @@ async fn read_remote(broker: &Arc<Broker>, found: &mut [Found], remote: Vec<(usi
 }
 
 fn respond(broker: &Broker, call: &Call, plan: Plan, found: Vec<Found>) -> FetchResponse {
-    let told: Vec<(&TopicKey, i32, Told, bool)> = found.iter().map(told).collect();
-    let news = if plan.session_id != 0 { broker.sessions.tell(plan.session_id, &told) } else { vec![true; told.len()] };
+    let tellings: Vec<Telling> = found.iter().map(telling).collect();
+    let news = broker.sessions.tell(plan.session_id, &tellings);
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     for (f, news) in found.into_iter().zip(news) {
         let silent = f.outcome.as_ref().is_ok_and(|read| read.records.is_empty());
@@ -270,15 +271,15 @@ fn respond(broker: &Broker, call: &Call, plan: Plan, found: Vec<Found>) -> Fetch
     FetchResponse { session_id: plan.session_id, responses, ..Default::default() }
 }
 
-fn told(f: &Found) -> (&TopicKey, i32, Told, bool) {
-    let (told, records) = match &f.outcome {
+fn telling(f: &Found) -> Telling {
+    let (told, with_records) = match &f.outcome {
         Ok(read) => {
             let told = Told { high_watermark: read.high_watermark, log_start_offset: read.log_start_offset };
             (told, !read.records.is_empty())
         }
         Err(_) => (Told { high_watermark: -1, log_start_offset: -1 }, false),
     };
-    (&f.wanted.topic, f.wanted.partition, told, records)
+    Telling { place: f.place, told, with_records }
 }
 
 fn partition_data(call: &Call, f: Found) -> PartitionData {

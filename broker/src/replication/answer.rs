@@ -6,10 +6,10 @@
 use strandline_controller::image::MetadataImage;
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::BrokerId;
-use strandline_protocol::messages::fetch_request::FetchPartition;
 use strandline_protocol::messages::fetch_response::{EpochEndOffset, PartitionData};
 use strandline_protocol::rope::{Records, Rope};
 
+use crate::fetch_session::Wanted;
 use crate::partition::{FetchPosition, Partition, Replica, ReplicaFetch};
 
 /// Whether `replica` is registered with this broker epoch.
@@ -21,7 +21,7 @@ pub fn is_registered(image: &MetadataImage, replica: BrokerId, broker_epoch: i64
 pub fn answer(
     partition: &Partition,
     replica: Replica,
-    wanted: &FetchPartition,
+    wanted: &Wanted,
     max_bytes: u32,
     min_one: bool,
     now_ms: i64,

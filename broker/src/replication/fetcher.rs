@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use strandline_client::{CallError, Connection};
+use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{BrokerId, TopicId, TopicPartition};
-use strandline_protocol::messages::fetch_request::{FetchRequest, FetchTopic, ReplicaState};
+use strandline_protocol::messages::fetch_request::{FetchPartition, FetchRequest, ReplicaState};
 use strandline_protocol::messages::fetch_response::FetchResponse;
 use strandline_protocol::rope::Records;
 use tokio::sync::{Notify, watch};
 
 use super::following::{Following, Next, wanted};
+use super::session::Session;
 use crate::broker::Broker;
 use crate::partition::Partition;
 use crate::replication::throttle::Side;
@@ -66,8 +68,13 @@ impl Fetchers {
         }
         let followed = by_leader.entry(leader).or_insert_with(|| {
             let followed = Arc::new(Followed::default());
-            let fetcher =
-                Fetcher { broker: Arc::clone(broker), leader, followed: Arc::clone(&followed), connection: None };
+            let fetcher = Fetcher {
+                broker: Arc::clone(broker),
+                leader,
+                followed: Arc::clone(&followed),
+                connection: None,
+                session: Session::default(),
+            };
             tokio::spawn(fetcher.run(stop.clone()));
             followed
         });
@@ -81,6 +88,7 @@ struct Fetcher {
     leader: BrokerId,
     followed: Arc<Followed>,
     connection: Option<Connection>,
+    session: Session,
 }
 
 impl Fetcher {
@@ -117,17 +125,21 @@ impl Fetcher {
                 fetched = self.fetch_unless_changed(&request, &partitions, &resting) => fetched,
             };
             // A new partition does not wait for the end of a fetch that does not ask for it.
-            let Some(fetched) = fetched else { continue };
+            let Some(fetched) = fetched else {
+                self.session.broken();
+                continue;
+            };
             match fetched {
                 Ok(response) => {
                     let until = tokio::time::Instant::now() + BACKOFF;
-                    for tp in self.take(response, &request, &partitions).await {
+                    for tp in self.take(response, &partitions).await {
                         resting.insert(tp, until);
                     }
                 }
                 Err(error) => {
                     tracing::debug!(leader = self.leader, %error, "a fetch from the leader failed");
                     self.connection = None;
+                    self.session.broken();
                     tokio::time::sleep(BACKOFF).await;
                 }
             }
@@ -204,20 +216,10 @@ impl Fetcher {
         Connection::open(&self.broker.network, &address, "strandline-replica").await
     }
 
-    fn request(&self, partitions: &[Arc<Partition>]) -> FetchRequest {
-        let mut topics: Vec<FetchTopic> = Vec::new();
-        for partition in partitions {
-            let Some(wanted) = wanted(partition) else { continue };
-            match topics.last_mut().filter(|t| t.topic_id == partition.tp.topic_id.0) {
-                Some(topic) => topic.partitions.push(wanted),
-                None => topics.push(FetchTopic {
-                    topic_id: partition.tp.topic_id.0,
-                    partitions: vec![wanted],
-                    ..Default::default()
-                }),
-            }
-        }
-        FetchRequest {
+    fn request(&mut self, partitions: &[Arc<Partition>]) -> FetchRequest {
+        let all: BTreeMap<TopicPartition, FetchPartition> =
+            partitions.iter().filter_map(|partition| Some((partition.tp, wanted(partition)?))).collect();
+        let mut request = FetchRequest {
             replica_id: -1,
             replica_state: ReplicaState {
                 replica_id: self.broker.config.node_id,
@@ -227,39 +229,31 @@ impl Fetcher {
             max_wait_ms: i32::try_from(WAIT_MAX.as_millis()).unwrap_or(i32::MAX),
             min_bytes: 1,
             max_bytes: RESPONSE_BYTES_MAX,
-            session_epoch: -1,
-            topics,
             ..Default::default()
-        }
+        };
+        self.session.ask(all, &mut request);
+        request
     }
 
     /// Takes an answer in. Returns the partitions that have to rest.
-    async fn take(
-        &self,
-        response: FetchResponse,
-        request: &FetchRequest,
-        partitions: &[Arc<Partition>],
-    ) -> Vec<TopicPartition> {
-        let wanted = request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.topic_id, p)));
-        let epochs: HashMap<TopicPartition, i32> = wanted
-            .map(|(id, p)| {
-                let tp = TopicPartition { topic_id: TopicId(id), partition: p.partition };
-                (tp, p.current_leader_epoch)
-            })
-            .collect();
-        let by_tp: HashMap<TopicPartition, &Arc<Partition>> = partitions.iter().map(|p| (p.tp, p)).collect();
-        let mut resting = Vec::new();
-        if response.error_code != 0 {
-            tracing::warn!(leader = self.leader, code = response.error_code, "the leader refused a fetch");
+    async fn take(&mut self, response: FetchResponse, partitions: &[Arc<Partition>]) -> Vec<TopicPartition> {
+        let error = ErrorCode::from_code(response.error_code).unwrap_or(ErrorCode::UnknownServerError);
+        if !self.session.answered(error, response.session_id) {
+            return Vec::new();
+        }
+        if error != ErrorCode::None {
+            tracing::warn!(leader = self.leader, code = error.name(), "the leader refused a fetch");
             return partitions.iter().map(|p| p.tp).collect();
         }
+        let by_tp: HashMap<TopicPartition, &Arc<Partition>> = partitions.iter().map(|p| (p.tp, p)).collect();
+        let mut resting = Vec::new();
         let mut appended = Vec::new();
         for topic in response.responses {
             for data in topic.partitions {
                 let tp = TopicPartition { topic_id: TopicId(topic.topic_id), partition: data.partition_index };
-                let (Some(partition), Some(epoch)) = (by_tp.get(&tp), epochs.get(&tp)) else { continue };
+                let (Some(partition), Some(asked)) = (by_tp.get(&tp), self.session.wanted().get(&tp)) else { continue };
                 self.count(partition, data.records.as_ref().map_or(0, Records::len));
-                match self.following().take(partition, *epoch, &data).await {
+                match self.following().take(partition, asked.current_leader_epoch, &data).await {
                     Next::Goes => {}
                     Next::Appended => appended.push(Arc::clone(partition)),
                     Next::Rests => resting.push(tp),

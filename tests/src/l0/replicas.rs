@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use strandline::fetch_session::{TopicKey, Wanted};
 use strandline::partition::{Partition, Replica};
 use strandline::replication::answer::{answer, failed, is_registered};
 use strandline::replication::following::{Following, Next, wanted};
@@ -68,7 +69,8 @@ impl World {
         if is_registered(&running.door.image(), from, broker_epoch) {
             let (answered, wants_change) = match running.partitions.leading(tp.topic_id, tp.partition) {
                 Ok(partition) => {
-                    answer(&partition, Replica { id: from, broker_epoch }, wanted, ANSWER_BYTES, true, now)
+                    let wanted = Wanted::of(TopicKey::Id(tp.topic_id), wanted);
+                    answer(&partition, Replica { id: from, broker_epoch }, &wanted, ANSWER_BYTES, true, now)
                 }
                 Err(code) => (failed(wanted.partition, code, -1), false),
             };

@@ -115,6 +115,41 @@ fn a_topic_made_anew_takes_nothing_of_the_old_ones_checkpoints() {
     assert_eq!(first.file_stem().and_then(|s| s.to_str()), Some("00000000000000000000"), "{}", first.display());
 }
 
+const SESSIONS: &str = "kafka_server_fetchsessioncache_numincrementalfetchsessions";
+const IN_SESSIONS: &str = "kafka_server_fetchsessioncache_numincrementalfetchpartitionscached";
+
+/// Every follower has one session with each leader, which holds what it follows from there, and opens another when it comes back.
+#[test]
+fn followers_fetch_in_sessions() {
+    let _turn = alone();
+    let mut cluster = Cluster::start(3, &[]);
+    let pattern = Pattern::new(37);
+    cluster.create_topic("sessions", 30, &[("retention.ms", "-1")]);
+    let await_sessions = |cluster: &Cluster| {
+        wait::until("two followers have sessions with each node", AGREED, || {
+            let led = |id: i32| cluster.partitions("sessions").iter().filter(|p| p.leader_id == id).count();
+            let (sessions, partitions) = (cluster.metric(SESSIONS, ""), cluster.metric(IN_SESSIONS, ""));
+            (1..=3).all(|id| sessions[&id] == 2.0 && partitions[&id] == 2.0 * led(id) as f64).then_some(())
+        });
+    };
+    cluster.await_in_sync("sessions");
+    await_sessions(&cluster);
+    let write = |cluster: &Cluster, range: std::ops::Range<i64>| {
+        for (partition, told) in (0..).zip(cluster.partitions("sessions")) {
+            let written = produce(cluster.address(told.leader_id), "sessions", partition, &pattern, range.clone());
+            written.expect("the in-sync set takes it");
+        }
+    };
+    write(&cluster, 0..20);
+    cluster.node(3).kill();
+    cluster.node(3).up();
+    cluster.node(3).await_serving();
+    cluster.await_in_sync("sessions");
+    cluster.command(&["elect"]);
+    await_sessions(&cluster);
+    write(&cluster, 20..40);
+}
+
 /// A killed process is found by its broken connections: nobody waits for its session to end, which takes 6 s here.
 #[test]
 fn a_killed_broker_is_replaced_at_once() {
