@@ -6,6 +6,7 @@
 //! A completion without an invocation is taken as invoked when the history began: foreign clients tell only what they achieved.
 
 use std::fmt;
+use std::io::Write;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -229,14 +230,20 @@ pub struct Op {
     pub rebalance_log: Vec<Key>,
 }
 
-/// Of the ops' lines.
-pub fn to_lines(history: &[Op]) -> String {
-    let mut text = String::new();
+/// Writes the ops' lines: a long history is no text that fits into memory beside it.
+pub fn write_lines(history: &[Op], to: &mut impl Write) -> std::io::Result<()> {
     for op in history {
-        text += &serde_json::to_string(op).expect("an op has no map whose keys are not text");
-        text.push('\n');
+        serde_json::to_writer(&mut *to, op)?;
+        to.write_all(b"\n")?;
     }
-    text
+    Ok(())
+}
+
+/// The ops' lines as one text.
+pub fn to_lines(history: &[Op]) -> String {
+    let mut text = Vec::new();
+    write_lines(history, &mut text).expect("an op has no map whose keys are not text");
+    String::from_utf8(text).expect("JSON is UTF-8")
 }
 
 /// The history that [`to_lines`] wrote; Err = which line is wrong, and why.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use strandline_tests::broker::Software;
 use strandline_tests::history::check::check;
-use strandline_tests::history::op::{Op, Query, to_lines};
+use strandline_tests::history::op::{Op, Query, write_lines};
 use strandline_tests::history::report::Report;
 use strandline_tests::history::rules::Rules;
 use strandline_tests::random::Random;
@@ -225,8 +225,7 @@ fn read_again(shared: &Shared, cluster: &Cluster, seed: u64, outcome: &mut Outco
 pub fn judge(scenario: &Scenario, outcome: &Outcome) -> Report {
     let rules = scenario.rules();
     let report = check(&outcome.history, &rules);
-    let path = write_history(&outcome.history);
-    eprintln!("{report}history: {}", path.display());
+    eprint!("{report}");
     let failures = report.failures(&rules);
     let verdict = match (failures.is_empty(), outcome.troubles.is_empty()) {
         (true, true) => "clean",
@@ -234,6 +233,8 @@ pub fn judge(scenario: &Scenario, outcome: &Outcome) -> Report {
         (false, _) => "anomalies",
     };
     enter(scenario, outcome, &report, verdict);
+    let path = write_history(&outcome.history);
+    eprintln!("history: {}", path.display());
     assert!(failures.is_empty(), "seed {}: {failures:?}; the history is {}", scenario.seed, path.display());
     assert!(outcome.troubles.is_empty(), "seed {}: {:?}", scenario.seed, outcome.troubles);
     report
@@ -244,8 +245,8 @@ pub fn write_history(history: &[Op]) -> PathBuf {
     let directory = place::cache().join("chaos");
     std::fs::create_dir_all(&directory).expect("tests/.cache is writable");
     let path = directory.join("history.jsonl");
-    let mut file = std::fs::File::create(&path).expect("a history file");
-    file.write_all(to_lines(history).as_bytes()).expect("room for a history");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).expect("a history file"));
+    write_lines(history, &mut file).and_then(|()| file.flush()).expect("room for a history");
     path
 }
 
