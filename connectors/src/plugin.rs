@@ -2,8 +2,9 @@
 //!
 //! Owns the boundary. `manifest` is what a plugin says of itself (`connector.json`), `discover` finds those below `plugin.path`, `sink` is
 //! the contract carried over to a child process in `frame`s, `child` is that process, `host` is the child's side: it takes the
-//! limits and becomes the executable, or loads the library. Does not know what a plugin does with records.
-//! Invariants: foreign code never runs in the worker's process; a plugin's file comes from `plugin.path` alone, never from a connector's
+//! limits and becomes the executable, or loads the `library`; `inside` has a library in the worker's own process, for a worker that is told so.
+//! Does not know what a plugin does with records.
+//! Invariants: foreign code never runs in the worker's process unless `plugin.isolation` says so; a plugin's file comes from `plugin.path` alone, never from a connector's
 //! settings; one child per task, which ends with its task; after the first fault of a child nothing more is asked of it. A crash of the
 //! worker ends its children (the kernel kills them with their parent) and leaves what they had made durable.
 
@@ -12,6 +13,8 @@ mod child;
 pub mod discover;
 pub mod frame;
 pub mod host;
+mod inside;
+mod library;
 pub mod manifest;
 mod sink;
 
@@ -25,16 +28,36 @@ use manifest::Manifest;
 
 pub use sink::PluginSink;
 
-/// The program whose hidden command `plugin-host` (see [`host`]) stands between a worker and its plugins.
+/// Where the code of shared libraries runs: the worker's `plugin.isolation`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// In a process of its own for each task.
+    #[default]
+    Process,
+    /// In the worker's. Executables and database drivers have a process of their own all the same.
+    InProcess,
+}
+
+/// The key of a worker that says so, and its values.
+pub const ISOLATION_KEY: &str = "plugin.isolation";
+pub const ISOLATIONS: [&str; 2] = ["process", "in-process"];
+
+/// How plugins are run.
 #[derive(Debug, Clone)]
 pub struct Launcher {
+    /// The program whose hidden command `plugin-host` (see [`host`]) stands between a worker and its plugins.
     pub program: PathBuf,
+    pub isolation: Isolation,
 }
 
 impl Launcher {
+    pub fn of(program: PathBuf) -> Launcher {
+        Launcher { program, isolation: Isolation::Process }
+    }
+
     /// This very program, also after its file was replaced by another version.
     pub fn this() -> Launcher {
-        Launcher { program: PathBuf::from("/proc/self/exe") }
+        Launcher::of(PathBuf::from("/proc/self/exe"))
     }
 }
 

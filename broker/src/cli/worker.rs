@@ -69,7 +69,8 @@ pub fn run(args: Args) -> CommandResult {
 
 fn parts(config: WorkerConfig, set_levels: SetLevels, metrics: Arc<WorkerMetrics>) -> WorkerParts {
     let mut registry = sinks::built_in();
-    for warning in discover::add_all(&mut registry, &config.plugin_path, &Launcher::this()) {
+    let launcher = Launcher { isolation: config.plugin_isolation, ..Launcher::this() };
+    for warning in discover::add_all(&mut registry, &config.plugin_path, &launcher) {
         tracing::warn!("{warning}");
     }
     WorkerParts {

@@ -265,6 +265,11 @@ fn without_views(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(schema.into(), columns)
 }
 
+/// Rows as batches that every Arrow implementation reads, one for each group.
+pub fn plain_batches(rows: &Rows) -> Result<Vec<RecordBatch>, ArrowError> {
+    rows.groups.iter().map(without_views).collect()
+}
+
 /// Rows as Arrow IPC streams, one behind the other: as many as there are groups.
 pub fn streams(rows: &Rows) -> Result<Vec<u8>, ArrowError> {
     let mut bytes = Vec::new();

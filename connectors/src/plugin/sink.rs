@@ -1,4 +1,4 @@
-//! The sink contract, carried over to a plugin's process.
+//! The sink contract, carried over to a plugin's process, or to its thread in the worker's own.
 //!
 //! Owns one child, from the first `open` on, and what was written to it. Invariants: one call is under way; a call that is not answered in
 //! `call.timeout.ms`, or by anything but an answer, is the last one: the child is killed, and every later call fails with the same
@@ -13,10 +13,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::Launcher;
 use super::child::PluginProcess;
 use super::frame::{self, Answer, Call, FrameFault, HEAD_BYTES, PROTOCOL, Position, Request};
-use super::manifest::Manifest;
+use super::inside::InProcess;
+use super::manifest::{Kind, Manifest};
+use super::{ISOLATION_KEY, Isolation, Launcher};
 use crate::config::Settings;
 use crate::registry::TaskContext;
 use crate::rows::Rows;
@@ -32,6 +33,7 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
 enum Child {
     NotStarted,
     Running(PluginProcess),
+    Inside(InProcess),
     Broken(String),
 }
 
@@ -97,6 +99,10 @@ fn described(call: &Call) -> String {
     }
 }
 
+fn not_handed_over(error: arrow::error::ArrowError) -> SinkError {
+    SinkError::Fatal(format!("rows cannot be handed over to the plugin: {error}"))
+}
+
 impl PluginSink {
     pub fn new(
         manifest: Arc<Manifest>,
@@ -124,7 +130,7 @@ impl PluginSink {
 
     async fn start(&mut self) -> Result<(), SinkError> {
         match &self.child {
-            Child::Running(_) => return Ok(()),
+            Child::Running(_) | Child::Inside(_) => return Ok(()),
             Child::Broken(reason) => return Err(SinkError::Fatal(reason.clone())),
             Child::NotStarted => {}
         }
@@ -132,9 +138,8 @@ impl PluginSink {
             let pause = RESTART_PAUSE.saturating_mul(1 << doublings.min(10)).min(RESTART_PAUSE_MAX);
             tokio::time::sleep(pause).await;
         }
-        let started = PluginProcess::start(&self.manifest, &self.launcher, &self.context, self.secrets.clone()).await;
-        match started {
-            Ok(child) => self.child = Child::Running(child),
+        match self.new_child().await {
+            Ok(child) => self.child = child,
             Err(error) => {
                 let reason = format!(
                     "see that the worker may start processes, then restart the task: the plugin {} was not started: {error}",
@@ -151,11 +156,23 @@ impl PluginSink {
             spool: std::path::absolute(&self.context.spool).unwrap_or(self.context.spool.clone()).display().to_string(),
             settings: self.settings.clone(),
         };
-        self.ask(call, &[]).await.map(|_| ())
+        self.ask(call, None).await.map(|_| ())
     }
 
-    /// One call to a child that runs.
-    async fn ask(&mut self, call: Call, rows: &[u8]) -> Result<Answer, SinkError> {
+    async fn new_child(&self) -> std::io::Result<Child> {
+        if self.launcher.isolation == Isolation::InProcess && self.manifest.kind == Kind::Library {
+            return InProcess::start(&self.manifest, &self.context).map(Child::Inside);
+        }
+        let started = PluginProcess::start(&self.manifest, &self.launcher, &self.context, self.secrets.clone());
+        Ok(Child::Running(started.await?))
+    }
+
+    /// One call to a child that runs, with the rows that go with it.
+    async fn ask(&mut self, call: Call, rows: Option<&Rows>) -> Result<Answer, SinkError> {
+        if matches!(self.child, Child::Inside(_)) {
+            return self.ask_inside(call, rows).await;
+        }
+        let rows = rows.map(frame::streams).transpose().map_err(not_handed_over)?.unwrap_or_default();
         self.calls += 1;
         let request = Request { id: self.calls, call };
         let Some(head) = frame::encoded(&request, rows.len()) else {
@@ -165,10 +182,12 @@ impl PluginSink {
         let child = match &mut self.child {
             Child::Running(child) => child,
             Child::Broken(reason) => return Err(SinkError::Fatal(reason.clone())),
-            Child::NotStarted => return Err(SinkError::Fatal("the plugin's process does not run".to_owned())),
+            Child::NotStarted | Child::Inside(_) => {
+                return Err(SinkError::Fatal("the plugin's process does not run".to_owned()));
+            }
         };
         child.set_busy(true);
-        let answered = tokio::time::timeout(self.manifest.call_timeout, exchange(child, &head, rows)).await;
+        let answered = tokio::time::timeout(self.manifest.call_timeout, exchange(child, &head, &rows)).await;
         let answer = match answered.unwrap_or(Err(Silence::Late)) {
             Ok(json) => frame::answer(request.id, &json).and_then(|answer| answer.outcome(&request.call)),
             Err(Silence::Fault(fault)) => Err(fault),
@@ -180,6 +199,30 @@ impl PluginSink {
                 child.set_busy(false);
                 outcome.map_err(|error| self.told(error))
             }
+        }
+    }
+
+    async fn ask_inside(&mut self, call: Call, rows: Option<&Rows>) -> Result<Answer, SinkError> {
+        let Child::Inside(child) = &self.child else {
+            return Err(SinkError::Fatal("the plugin does not run".to_owned()));
+        };
+        let batches = rows.map(frame::plain_batches).transpose().map_err(not_handed_over)?.unwrap_or_default();
+        let answered = tokio::time::timeout(self.manifest.call_timeout, child.ask(call.clone(), batches)).await;
+        let answer = match answered {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Err(self.broken("its thread has ended", &call).await),
+            Err(_) => {
+                let limit = self.manifest.call_timeout.as_millis();
+                let what = format!(
+                    "it did not answer within {limit} ms (call.timeout.ms of its connector.json), and stays in the worker's process until it \
+                     does, or until the worker is started anew"
+                );
+                return Err(self.broken(&what, &call).await);
+            }
+        };
+        match answer.outcome(&call) {
+            Err(fault) => Err(self.broken(&fault.to_string(), &call).await),
+            Ok(outcome) => outcome.map_err(|error| self.told(error)),
         }
     }
 
@@ -249,12 +292,14 @@ impl PluginSink {
     /// The end of this child.
     async fn broken(&mut self, what: &str, call: &Call) -> SinkError {
         let (name, file) = (self.manifest.name, self.manifest.file.display());
+        let limits = match &self.child {
+            Child::Inside(_) => format!("it runs in the worker's process, {ISOLATION_KEY} of the worker"),
+            _ => format!("its process may use {} bytes, memory.max of its connector.json", self.manifest.memory_max),
+        };
         let mut reason = format!(
-            "correct or replace the plugin {name}, then restart the task: {} (during {}; its file is {file}; its process may use \
-             {} bytes, memory.max of its connector.json)",
+            "correct or replace the plugin {name}, then restart the task: {} (during {}; its file is {file}; {limits})",
             self.blotted(what),
             described(call),
-            self.manifest.memory_max
         );
         if let Child::Running(child) = &mut self.child {
             child.kill();
@@ -274,7 +319,7 @@ impl Sink for PluginSink {
     async fn open(&mut self, partitions: &[Assigned]) -> Result<Offsets, SinkError> {
         self.start().await?;
         let call = Call::Open { partitions: partitions.iter().map(Position::of).collect() };
-        let answer = self.ask(call.clone(), &[]).await?;
+        let answer = self.ask(call.clone(), None).await?;
         let given = |p: &TopicPartition| partitions.iter().any(|a| a.partition == *p).then_some(0..=i64::MAX);
         let starts = match answer.offsets(given) {
             Ok(starts) => starts,
@@ -288,8 +333,6 @@ impl Sink for PluginSink {
     }
 
     async fn write(&mut self, rows: Rows) -> Result<(), SinkError> {
-        let bytes = frame::streams(&rows)
-            .map_err(|e| SinkError::Fatal(format!("rows of {} cannot be handed over: {e}", rows.partition)))?;
         let call = Call::Write {
             topic: rows.partition.topic.to_string(),
             partition: rows.partition.partition,
@@ -297,7 +340,7 @@ impl Sink for PluginSink {
             next_offset: rows.next_offset,
             streams: rows.groups.len(),
         };
-        let outcome = self.ask(call, &bytes).await;
+        let outcome = self.ask(call, Some(&rows)).await;
         if matches!(outcome, Ok(_) | Err(SinkError::Rejected { .. }))
             && let Some(reach) = self.open.get_mut(&rows.partition)
         {
@@ -311,7 +354,7 @@ impl Sink for PluginSink {
             return Ok(Offsets::new());
         }
         let call = Call::Flush { now_ms, force };
-        let answer = self.ask(call.clone(), &[]).await?;
+        let answer = self.ask(call.clone(), None).await?;
         let mut durable = match answer.offsets(|p| self.open.get(p).map(|reach| 0..=reach.next)) {
             Ok(durable) => durable,
             Err(fault) => return Err(self.broken(&fault.to_string(), &call).await),
@@ -326,9 +369,9 @@ impl Sink for PluginSink {
     async fn close(&mut self, partitions: &[TopicPartition]) {
         let mine: Vec<&TopicPartition> = partitions.iter().filter(|p| self.open.contains_key(*p)).collect();
         let call = Call::Close { partitions: mine.iter().map(|p| Position::at(p, None)).collect() };
-        let is_asked = !mine.is_empty() && matches!(self.child, Child::Running(_));
+        let is_asked = !mine.is_empty() && matches!(self.child, Child::Running(_) | Child::Inside(_));
         self.open.retain(|p, _| !partitions.contains(p));
-        if is_asked && let Err(error) = self.ask(call, &[]).await {
+        if is_asked && let Err(error) = self.ask(call, None).await {
             let (connector, task) = (&self.context.connector, self.context.task);
             tracing::warn!(connector, task, %error, "the plugin did not close its partitions in order");
         }

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use crate::config::{Key, Rule, Settings, Type, Values};
 use crate::connector::Allowed;
+use crate::plugin::{self, Isolation};
 use crate::providers::Providers;
 use crate::task::settings::WorkerDefaults;
 use crate::url_policy::{self, UrlPolicy};
 
 /// Keys that have an effect.
-pub const WORKER_KEYS: [Key; 32] = [
+pub const WORKER_KEYS: [Key; 33] = [
     Key::new(
         "bootstrap.servers",
         Type::List,
@@ -82,6 +83,14 @@ pub const WORKER_KEYS: [Key; 32] = [
     )
     .rule(Rule::AtLeast(1 << 20)),
     Key::new("plugin.path", Type::List, "", "Directories with plugins (docs/PLUGINS.md), separated by commas."),
+    Key::new(
+        plugin::ISOLATION_KEY,
+        Type::String,
+        "process",
+        "Where shared libraries run: in a process of their own for each task, or in-process: without a copy, and without limits; a crash is the \
+         worker's.",
+    )
+    .rule(Rule::OneOf(&plugin::ISOLATIONS)),
     Key::new(
         url_policy::KEY,
         Type::List,
@@ -172,6 +181,7 @@ pub struct WorkerConfig {
     pub spool_dir: PathBuf,
     /// Where plugins are looked for; the only place that they come from.
     pub plugin_path: Vec<PathBuf>,
+    pub plugin_isolation: Isolation,
     pub tasks: WorkerDefaults,
     pub allowed: Allowed,
     /// `key.converter`, `value.converter`, `header.converter` and what stands below them: given to connectors that do not say.
@@ -292,6 +302,11 @@ impl WorkerConfig {
             topic_tracking_reset: values.flag("topic.tracking.allow.reset"),
             spool_dir,
             plugin_path: values.list("plugin.path").into_iter().map(PathBuf::from).collect(),
+            plugin_isolation: if values.text(plugin::ISOLATION_KEY).eq_ignore_ascii_case("in-process") {
+                Isolation::InProcess
+            } else {
+                Isolation::Process
+            },
             allowed: Allowed { urls: Arc::clone(&urls), providers: Arc::new(providers) },
             tasks: WorkerDefaults {
                 consumer: below("consumer."),

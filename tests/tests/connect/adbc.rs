@@ -91,7 +91,7 @@ impl Database {
 }
 
 fn launcher() -> Launcher {
-    Launcher { program: place::strandline() }
+    Launcher::of(place::strandline())
 }
 
 struct Rows {

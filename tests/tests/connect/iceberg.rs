@@ -75,7 +75,7 @@ fn the_iceberg_sink_conforms_with_a_warehouse_in_s3() {
 
 fn conforms(catalog: Catalog) {
     let manifest = discover::read(&place::iceberg_plugin()).expect("a plugin");
-    let kind: Arc<dyn SinkKind> = Arc::new(PluginKind::new(manifest, Launcher { program: place::strandline() }));
+    let kind: Arc<dyn SinkKind> = Arc::new(PluginKind::new(manifest, Launcher::of(place::strandline())));
     let catalog = Arc::new(catalog);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");

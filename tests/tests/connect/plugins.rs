@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use strandline_connectors::conformance::{self, Seen, Subject};
-use strandline_connectors::plugin::{Launcher, PluginKind, discover};
+use strandline_connectors::plugin::{Isolation, Launcher, PluginKind, discover};
 use strandline_connectors::registry::SinkKind;
 use strandline_connectors::sink::{Sink, SinkError};
 use strandline_tests::broker::{Broker, strandline_command};
@@ -83,15 +83,17 @@ impl Subject for Example {
 fn the_examples_conform() {
     let plugins = place::directory("plugins");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    for language in EXAMPLES {
+    let everywhere = EXAMPLES.map(|language| (language, Isolation::Process));
+    let inside = ["c", "rust"].map(|language| (language, Isolation::InProcess));
+    for (language, isolation) in everywhere.into_iter().chain(inside) {
         let manifest = discover::read(&built(language, &plugins)).unwrap();
-        let launcher = Launcher { program: place::strandline() };
+        let launcher = Launcher { isolation, ..Launcher::of(place::strandline()) };
         let kind: Arc<dyn SinkKind> = Arc::new(PluginKind::new(manifest, launcher));
         let fresh = || -> Box<dyn Subject> {
             Box::new(Example { kind: Arc::clone(&kind), directory: place::directory("example") })
         };
         let faults = runtime.block_on(conformance::check(fresh));
-        assert_eq!(faults, Vec::<String>::new(), "{language}");
+        assert_eq!(faults, Vec::<String>::new(), "{language} {isolation:?}");
     }
 }
 
@@ -287,6 +289,42 @@ fn a_plugin_that_misbehaves_ends_its_task_alone_and_goes_on_without_a_gap() {
         rest.await_state(&name_of(plugin, mode), "RUNNING", 1);
     }
     assert_eq!(children(pid).len(), MODES.len());
+    worker.stop();
+}
+
+#[test]
+fn a_library_runs_in_the_worker_if_that_is_told_so() {
+    let broker = broker();
+    topic(&broker, "orders", 1);
+    let plugins = bad_plugins().display().to_string();
+    let settings = [("plugin.path", &*plugins), ("plugin.isolation", "in-process")];
+    let mut worker = Worker::start(&broker.bootstrap(), "g", &settings);
+    let (rest, out) = (worker.rest, place::directory("out"));
+    let modes = ["none", "code", "hang"];
+    for mode in modes {
+        let path = format!("/connectors/{mode}/config");
+        let (status, made) = rest.call("PUT", &path, Some(&bad_config("bad-c", mode, &out.join(mode))));
+        assert_eq!(status, 201, "{made}");
+    }
+    produce(&broker, "orders", 1, "first", 200);
+    await_offsets(&out.join("none"), 0, 200);
+    let code = await_task_failure(&rest, "code");
+    assert!(code.contains("returned 99") && code.lines().next().unwrap().contains("restart the task"), "{code}");
+    let hang = await_task_failure(&rest, "hang");
+    assert!(
+        hang.contains("did not answer within 10000 ms") && hang.contains("stays in the worker's process"),
+        "{hang}"
+    );
+    rest.await_state("none", "RUNNING", 1);
+    assert_eq!(children(worker.server().pid()), Vec::<u32>::new(), "nothing has a process of its own");
+    for mode in ["code", "hang"] {
+        std::fs::File::create(out.join(format!("{mode}.fixed"))).unwrap();
+        assert_eq!(rest.call("POST", &format!("/connectors/{mode}/restart?includeTasks=true"), None).0, 202);
+    }
+    produce(&broker, "orders", 1, "after", 200);
+    for mode in modes {
+        await_offsets(&out.join(mode), 0, 400);
+    }
     worker.stop();
 }
 

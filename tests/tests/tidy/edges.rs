@@ -24,8 +24,8 @@ const CONFINED: [(&str, &[&str]); 8] = [
     ("axum", &["broker/", "connectors/"]),
     ("arrow", &["connectors/"]),
     ("parquet", &["connectors/"]),
-    // Foreign code runs in a child process, which this module is.
-    ("libloading", &["connectors/src/plugin/host.rs"]),
+    // Foreign code is loaded in one place.
+    ("libloading", &["connectors/src/plugin/library.rs"]),
     ("adbc_core", &["connectors/src/sinks/adbc/"]),
     ("adbc_driver_manager", &["connectors/src/sinks/adbc/"]),
 ];
