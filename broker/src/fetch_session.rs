@@ -129,7 +129,7 @@ impl FetchSessions {
     }
 
     /// Sessions in use.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.sessions.lock().len()
     }
 
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(new(Some(5), later, 3), 3, "a follower's goes before a consumer's");
         assert_eq!((new(Some(6), later, 4), new(None, later, 4)), (0, 0));
         assert_eq!(new(Some(5), later, 5), 5, "in the place of its own");
-        assert_eq!(sessions.len(), 1);
+        assert_eq!(sessions.count(), 1);
     }
 
     #[test]
@@ -362,6 +362,6 @@ mod tests {
         }
         assert!(of(Some(1), 9, 1).unwrap().incremental);
         assert_eq!(of(Some(1), 9, -1).unwrap().session_id, 0);
-        assert_eq!(sessions.len(), 0);
+        assert_eq!(sessions.count(), 0);
     }
 }

@@ -347,7 +347,7 @@ fn node(broker: &Broker, page: &mut Family<'_, '_>) -> fmt::Result {
     page.gauge(
         "kafka_server_fetchsessioncache_numincrementalfetchsessions",
         "Fetch sessions",
-        count(broker.sessions.len()),
+        count(broker.sessions.count()),
     )?;
     page.gauge(
         "kafka_server_fetchsessioncache_numincrementalfetchpartitionscached",
