@@ -278,15 +278,11 @@ impl Typed {
                 if columns.is_empty() {
                     return Arc::new(StructArray::new_empty_fields(values.len(), nulls(&values)));
                 }
-                // A record that is null has null fields, whatever their schemas say.
-                let fields: Fields = record_fields(fields)
-                    .iter()
-                    .zip(&columns)
-                    .map(|(f, c)| {
-                        let field = f.as_ref().clone().with_data_type(c.data_type().clone());
-                        field.with_nullable(f.is_nullable() || c.null_count() > 0)
-                    })
-                    .collect();
+                // Null fields of a record that is null are masked by it: the type is the schema's, whatever a batch holds.
+                let typed = record_fields(fields);
+                let typed = typed.iter().zip(&columns);
+                let fields: Fields =
+                    typed.map(|(f, c)| f.as_ref().clone().with_data_type(c.data_type().clone())).collect();
                 Arc::new(StructArray::new(fields, columns, nulls(&values)))
             }
         }
@@ -328,8 +324,10 @@ fn nulls(values: &[Option<&Value>]) -> Option<NullBuffer> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, AsArray};
-    use arrow::datatypes::Int64Type;
+    use arrow::array::{Array, AsArray, RecordBatch};
+    use arrow::datatypes::{Int64Type, Schema};
+    use parquet::arrow::ArrowWriter;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use serde_json::json;
 
     use super::*;
@@ -357,6 +355,41 @@ mod tests {
         assert_eq!(record.column(2).as_list::<i32>().value_length(0), 2);
         assert_eq!(record.column(3).as_map().value_length(0), 1);
         assert!(record.column(4).is_valid(1), "its default is there");
+    }
+
+    /// Batches of one schema have one type, so that they go into one file, also where whole records are null.
+    #[test]
+    fn records_that_are_null_do_not_change_the_type() {
+        let schema = json!({"type": "struct", "optional": true, "fields": [
+            {"field": "id", "type": "int64", "optional": false},
+            {"field": "place", "type": "struct", "optional": true, "fields": [
+                {"field": "x", "type": "double", "optional": false},
+                {"field": "names", "type": "array", "items": {"type": "string", "optional": false}, "optional": false},
+            ]},
+        ]});
+        let typed = Typed::parse(&schema.to_string()).unwrap();
+        let whole = json!({"id": 1, "place": {"x": 0.5, "names": ["a", "b"]}});
+        let half = json!({"id": 2, "place": null});
+        let full = typed.column(&[Some(&whole), Some(&whole)]);
+        let gaps = typed.column(&[Some(&whole), None, Some(&half)]);
+        assert_eq!(full.data_type(), gaps.data_type());
+        assert_eq!(*full.data_type(), typed.data_type());
+        let batch = |column: &ArrayRef| {
+            let field = Field::new("value", column.data_type().clone(), true);
+            RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![Arc::clone(column)]).unwrap()
+        };
+        let mut file = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut file, batch(&full).schema(), None).unwrap();
+        writer.write(&batch(&full)).unwrap();
+        writer.write(&batch(&gaps)).unwrap();
+        writer.close().unwrap();
+        let mut reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(file)).unwrap().build().unwrap();
+        let read = reader.next().unwrap().unwrap();
+        let records = read.column(0).as_struct();
+        assert_eq!((0..5).map(|n| records.is_null(n)).collect::<Vec<_>>(), [false, false, false, true, false]);
+        let places = records.column(1).as_struct();
+        assert_eq!((0..5).map(|n| places.is_null(n)).collect::<Vec<_>>(), [false, false, false, true, true]);
+        assert_eq!(places.column(1).as_list::<i32>().value_length(2), 2);
     }
 
     #[test]
