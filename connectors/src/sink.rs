@@ -53,7 +53,8 @@ pub enum SinkError {
     /// read from where that says.
     #[error("{0}")]
     Reopen(String),
-    /// These rows can never be delivered; all others of the call were taken. For the dead letter queue, or the end of the task.
+    /// These rows can never be delivered; all others of the call were taken. For the dead letter queue, or the end of the task. Of
+    /// [`Sink::write`] alone, whose rows are of one partition: from any other call it ends the task.
     #[error("{reason}")]
     Rejected { offsets: Vec<i64>, reason: String },
     /// The task ends; the text says what the operator should do.
