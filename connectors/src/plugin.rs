@@ -38,6 +38,13 @@ pub enum Isolation {
     InProcess,
 }
 
+impl Isolation {
+    /// Of one of [`ISOLATIONS`], in any case.
+    pub fn of(text: &str) -> Isolation {
+        if text.eq_ignore_ascii_case(ISOLATIONS[1]) { Isolation::InProcess } else { Isolation::Process }
+    }
+}
+
 /// The key of a worker that says so, and its values.
 pub const ISOLATION_KEY: &str = "plugin.isolation";
 pub const ISOLATIONS: [&str; 2] = ["process", "in-process"];

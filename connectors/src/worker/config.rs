@@ -302,11 +302,7 @@ impl WorkerConfig {
             topic_tracking_reset: values.flag("topic.tracking.allow.reset"),
             spool_dir,
             plugin_path: values.list("plugin.path").into_iter().map(PathBuf::from).collect(),
-            plugin_isolation: if values.text(plugin::ISOLATION_KEY).eq_ignore_ascii_case("in-process") {
-                Isolation::InProcess
-            } else {
-                Isolation::Process
-            },
+            plugin_isolation: Isolation::of(values.text(plugin::ISOLATION_KEY)),
             allowed: Allowed { urls: Arc::clone(&urls), providers: Arc::new(providers) },
             tasks: WorkerDefaults {
                 consumer: below("consumer."),
