@@ -225,7 +225,12 @@ impl Store {
                 if size > limit {
                     return Ok(Err(size));
                 }
-                result.bytes().await.map(Ok)
+                let bytes = result.bytes().await?;
+                if bytes.len() as u64 == size {
+                    return Ok(Ok(bytes));
+                }
+                let source = format!("{} of {size} bytes came", bytes.len()).into();
+                Err(object_store::Error::Generic { store: "get", source })
             })
             .await?;
         bytes.map_err(|found| StoreError::WrongLength { key: key.to_owned(), found, expected: limit })

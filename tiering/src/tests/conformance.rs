@@ -269,6 +269,21 @@ async fn every_call_to_a_store_that_hangs_ends_by_its_deadline() {
     assert!(began.elapsed() <= small * 7, "{:?}", began.elapsed());
 }
 
+/// A body that ends early is no answer, whatever the connection says of it.
+#[tokio::test(start_paused = true)]
+async fn half_of_an_object_is_not_taken_for_it() {
+    let faulty = FaultyStore::new(Arc::new(object_store::memory::InMemory::new()), 1);
+    let store = Store::new(faulty.clone(), "", "test:", limits(), Arc::new(Metrics::default()), 1);
+    store.put("k", Bytes::from(vec![7; 1_000])).await.unwrap();
+    faulty.only(Fault::Truncated, 100);
+    for read in [store.get("k", 2_000).await, store.get_range("k", 0..1_000).await] {
+        let error = read.unwrap_err();
+        assert!(matches!(error, StoreError::Failed { .. }) && error.retryable(), "{error}");
+    }
+    faulty.only(Fault::Truncated, 0);
+    assert_eq!(store.get("k", 2_000).await.unwrap().len(), 1_000);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn temporary_files_of_deposed_writers_are_collected_and_a_deleted_topic_leaves_none() {
     let world = World::over_files();

@@ -27,7 +27,7 @@ use crate::sink::{Assigned, Held, Offsets, Sink, SinkError, TopicPartition};
 /// Plans of one partition that are looked through when it is opened.
 const PLANS_MAX: usize = 1_000_000;
 
-/// How often a file that is there already is read before it is believed to have other bytes: a network may flip some.
+/// How often a file that is there already is read until two reads agree: a network may flip some bytes.
 const LOOKS: u32 = 3;
 
 /// One partition.
@@ -258,18 +258,24 @@ impl Archive {
         if self.store.create(&file.path, bytes.clone()).await.map_err(store_failed)? {
             return Ok(());
         }
+        let other_bytes = || {
+            fatal(format!(
+                "{} is there with other bytes, and not from this connector: move it away, or use another topics.dir",
+                file.path
+            ))
+        };
+        let mut before = None;
         for _ in 0..LOOKS {
             match self.store.get(&file.path, bytes.len() as u64).await {
                 Ok(there) if there == bytes => return Ok(()),
-                // Longer ones are not read to their end.
-                Ok(_) | Err(StoreError::WrongLength { .. }) => {}
+                // What is read twice is there; what a network flips comes once.
+                Ok(there) if before.as_ref() == Some(&there) => return Err(other_bytes()),
+                Ok(there) => before = Some(there),
+                Err(StoreError::WrongLength { .. }) => return Err(other_bytes()),
                 Err(error) => return Err(store_failed(error)),
             }
         }
-        Err(fatal(format!(
-            "{} is there with other bytes, and not from this connector: move it away, or use another topics.dir",
-            file.path
-        )))
+        Err(SinkError::Retriable(format!("{} is there, and each time it is read as something else", file.path)))
     }
 
     /// Writes the files of a plan that an earlier task has made and not finished.
