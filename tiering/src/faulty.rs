@@ -129,6 +129,11 @@ impl FaultyStore {
         (hit < plan.percent).then(|| plan.faults[which as usize % plan.faults.len()])
     }
 
+    /// Somewhere in a body, another place for each call.
+    fn somewhere(&self) -> u64 {
+        self.plan.lock().random.wrapping_mul(0x94d0_49bb_1331_11eb) >> 32
+    }
+
     async fn travel(&self, bytes: u64) {
         let time = {
             let mut distance = self.distance.lock();
@@ -198,7 +203,7 @@ impl ObjectStore for FaultyStore {
         let Some(fault) = fault.filter(|_| !head) else { return Ok(result) };
         let (meta, range) = (result.meta.clone(), result.range.clone());
         let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());
-        let body = spoil(fault, result.bytes().await?);
+        let body = spoil(fault, result.bytes().await?, self.somewhere());
         let payload = GetResultPayload::Stream(futures_util::stream::once(async { Ok(body) }).boxed());
         Ok(GetResult { payload, meta, range, attributes, extensions })
     }
@@ -247,10 +252,11 @@ impl ObjectStore for FaultyStore {
     }
 }
 
-fn spoil(fault: Fault, body: Bytes) -> Bytes {
+fn spoil(fault: Fault, body: Bytes, somewhere: u64) -> Bytes {
     let mut body = body.to_vec();
     let middle = body.len() / 2;
-    match (fault, body.get_mut(middle)) {
+    let somewhere = usize::try_from(somewhere % (body.len() as u64).max(1)).unwrap_or(middle);
+    match (fault, body.get_mut(somewhere)) {
         (Fault::Truncated, _) => body.truncate(middle),
         (Fault::Flipped, Some(byte)) => *byte ^= 0x10,
         _ => {}
