@@ -1,8 +1,10 @@
 /*
  * A sink for Strandline's connectors, as a shared library.
  *
- * The library exports the seven functions at the end of this file. It is loaded into a process of its own, one for each task: a crash, a
- * leak or an endless loop ends that task and nothing else. Functions are called one after another, from one thread.
+ * The library exports the functions at the end of this file. It is loaded into a process of its own, one for each task: a crash, a
+ * leak or an endless loop ends that task and nothing else. Functions are called one after another, from one thread. A worker with
+ * plugin.isolation=in-process loads it once for all of its tasks, each with a thread of its own: then a crash is the worker's, and what is
+ * static is shared, so keep state in what `start` returns.
  *
  *   start -> open -> write, write, ... flush, write, ... flush -> close -> (open ... close) -> stop
  *

@@ -1,4 +1,4 @@
-//! A library in the worker's own process: `plugin.isolation=in-process`, for those who want no copy between worker and plugin.
+//! A library in the worker's own process: `plugin.isolation=in-process`, for those who want no pipe between worker and plugin.
 //!
 //! Owns one thread for each task, on which all functions of the library are called, one after another. Does not own the library's calls
 //! (`library`). Invariants: one call is under way; whoever waits for an answer may go, the thread cannot be stopped and goes on with

@@ -87,7 +87,7 @@ pub const WORKER_KEYS: [Key; 33] = [
         plugin::ISOLATION_KEY,
         Type::String,
         "process",
-        "Where shared libraries run: in a process of their own for each task, or in-process: without a copy, and without limits; a crash is the \
+        "Where shared libraries run: in a process of their own for each task, or in-process: without a pipe, and without limits; a crash is the \
          worker's.",
     )
     .rule(Rule::OneOf(&plugin::ISOLATIONS)),
