@@ -12,13 +12,12 @@ mod roles;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use strandline_log::config::LogConfig;
 use strandline_log::error::{AppendError, LogError, ReadError, RefusedRecord};
-use strandline_log::{Flush, Log, LogOffsets};
+use strandline_log::{Flush, FlushDue, Log, LogOffsets};
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::{BrokerId, TopicPartition};
 use strandline_protocol::remote_pointer::{PointerState, RemotePointer};
@@ -205,24 +204,16 @@ impl Partition {
                 return Err(self.refused(error));
             }
         };
-        let config = log.config();
-        let waits = config.flush_messages == 1;
-        let (flush_messages, flush_ms) = (config.flush_messages, config.flush_ms);
+        let waits = log.config().flush_messages == 1;
         let end = appended.last_offset + 1;
         if !waits && !appended.duplicate {
             self.durable_end.fetch_max(end, Ordering::AcqRel);
             self.advance(&mut log);
         }
-        let unflushed = log.unflushed_records();
-        let offsets = log.offsets();
+        let (flush_due, offsets) = (log.flush_due(), log.offsets());
         drop(log);
         wake_all(&self.append_waiters);
-        if unflushed >= flush_messages {
-            self.ask_for_flush();
-        } else if flush_ms != i64::MAX && unflushed > 0 {
-            let at = clock::monotonic() + Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0));
-            self.dir.flusher.at(at, Arc::clone(self));
-        }
+        self.ask_for_flush_when(flush_due);
         let durable = (!self.is_safe(end, acks)).then(|| Durable { partition: Arc::clone(self), end, epoch, acks });
         Ok(Appended {
             first_offset: appended.first_offset,
@@ -269,8 +260,18 @@ impl Partition {
         }
     }
 
-    fn ask_for_flush(self: &Arc<Self>) {
-        self.ask_for_flush_from(|partition| self.dir.flusher.now(partition));
+    fn ask_for_flush_when(self: &Arc<Self>, due: FlushDue) {
+        match due {
+            FlushDue::Now => self.ask_for_flush_from(|partition| self.dir.flusher.now(partition)),
+            FlushDue::Within(time) => self.dir.flusher.at(clock::monotonic() + time, Arc::clone(self)),
+            FlushDue::No => {}
+        }
+    }
+
+    /// Sees to the sync that the topic's mode asks for after an append, or after a segment was closed.
+    pub fn ask_for_due_flush(self: &Arc<Self>) {
+        let due = self.log.lock().flush_due();
+        self.ask_for_flush_when(due);
     }
 
     /// Sees to it that what is appended now will be synced: puts the partition into the queue, unless it is there.
@@ -288,7 +289,8 @@ impl Partition {
     /// The flusher's turn: one thread at a time, as the queue holds the partition once. Says what is to be synced.
     pub fn begin_flush_in_turn(&self) -> Option<Flush> {
         self.flush_state.store(FLUSH_RUNNING, Ordering::Release);
-        self.begin_flush()
+        let flush = self.log.lock().begin_due_flush();
+        flush.filter(|_| !self.failed.load(Ordering::Acquire))
     }
 
     /// Ends the turn with the sync that it began with.
@@ -305,14 +307,10 @@ impl Partition {
 
     /// Syncs all that is appended, and lets the high watermark follow. Not while another thread does.
     pub fn flush(&self) {
-        if let Some(flush) = self.begin_flush() {
+        let flush = self.log.lock().begin_flush();
+        if let Some(flush) = flush.filter(|_| !self.failed.load(Ordering::Acquire)) {
             self.finish_flush(&flush);
         }
-    }
-
-    fn begin_flush(&self) -> Option<Flush> {
-        let flush = self.log.lock().begin_flush();
-        flush.filter(|_| !self.failed.load(Ordering::Acquire))
     }
 
     fn finish_flush(&self, flush: &Flush) {

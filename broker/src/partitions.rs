@@ -6,6 +6,8 @@
 //! only if the image says that its topic id is being deleted: unknown is not deleted.
 //! A crash leaves directories named `*-delete`, removed at the next start.
 
+mod checkpoints;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,7 @@ use strandline_protocol::ids::{TopicId, TopicPartition};
 use strandline_protocol::remote_pointer::PointerState;
 
 use crate::config::NodeConfig;
-use crate::log_dir::{CheckpointedOffsets, LogDirectory};
+use crate::log_dir::LogDirectory;
 use crate::partition::{Partition, ReadFrom};
 use crate::replication::losses::Losses;
 use crate::tier::Tier;
@@ -65,6 +67,8 @@ pub struct Partitions {
     doomed: Mutex<Vec<Doomed>>,
     /// Logs that were damaged and begin anew, until the controller is told.
     rebuilt: Mutex<Vec<TopicPartition>>,
+    /// Held while checkpoints are made and written.
+    checkpointing: Mutex<()>,
 }
 
 /// A renamed directory of a deleted topic.
@@ -90,7 +94,8 @@ impl Partitions {
         }
         let (set, found) = (ArcSwap::from_pointee(Set::new()), Mutex::new(found));
         let (known, doomed, rebuilt) = (ArcSwap::default(), Mutex::default(), Mutex::default());
-        Ok(Partitions { config, dirs, tier, set, opened: AtomicBool::new(false), known, found, doomed, rebuilt })
+        let (opened, checkpointing) = (AtomicBool::new(false), Mutex::default());
+        Ok(Partitions { config, dirs, tier, set, opened, known, found, doomed, rebuilt, checkpointing })
     }
 
     pub fn dirs(&self) -> &[Arc<LogDirectory>] {
@@ -457,43 +462,6 @@ impl Partitions {
         self.doomed.lock().iter().any(|d| d.topic_id == id) || self.set.load().keys().any(|tp| tp.topic_id == id)
     }
 
-    /// Writes the checkpoints of every directory that changed.
-    pub fn write_checkpoints(&self) {
-        let mut by_dir: Vec<BTreeMap<TopicPartitionKey, CheckpointedOffsets>> = vec![BTreeMap::new(); self.dirs.len()];
-        let all = self.all();
-        for partition in &all {
-            let Some(index) = self.dirs.iter().position(|d| Arc::ptr_eq(d, &partition.dir)) else { continue };
-            if let Some(offsets) = checkpointed(partition) {
-                let key = TopicPartitionKey { topic: partition.topic.to_string(), partition: partition.tp.partition };
-                by_dir[index].insert(key, offsets);
-            }
-        }
-        for (dir, offsets) in self.dirs.iter().zip(&by_dir) {
-            if let Err(error) = dir.write_checkpoints(offsets) {
-                tracing::warn!(dir = %dir.path.display(), %error, "checkpoints cannot be written; recovery will read more");
-                continue;
-            }
-            for partition in all.iter().filter(|p| Arc::ptr_eq(&p.dir, dir)) {
-                let key = TopicPartitionKey { topic: partition.topic.to_string(), partition: partition.tp.partition };
-                if let Some(written) = offsets.get(&key) {
-                    partition.log().note_checkpoint(written.recovery_point);
-                }
-            }
-        }
-    }
-
-    /// Writes how far compaction has come, in every directory that has compacted logs.
-    pub fn write_cleaner_checkpoints(&self) {
-        for dir in &self.dirs {
-            let key = |p: &Partition| TopicPartitionKey { topic: p.topic.to_string(), partition: p.tp.partition };
-            let compacted = self.in_dir(&dir.path).into_iter().filter(|p| p.clean_until() > 0);
-            let offsets = compacted.map(|p| (key(&p), p.clean_until())).collect();
-            if let Err(error) = dir.write_cleaner_checkpoint(&offsets) {
-                tracing::warn!(dir = %dir.path.display(), %error, "the checkpoint of compaction cannot be written; more is compacted again");
-            }
-        }
-    }
-
     /// Closes every log and says so. Nothing may append any more.
     pub fn close(&self) {
         let mut failed: Vec<PathBuf> = Vec::new();
@@ -534,26 +502,6 @@ fn role_change(partition: &Arc<Partition>, p: &PartitionImage, now_ms: i64) -> R
     let began = partition.take_role(&p.record, now_ms);
     let leader = if partition.leads() { -1 } else { p.record.leader };
     RoleChange { partition: Arc::clone(partition), began, leader }
-}
-
-/// The offsets to be checkpointed; none if the log cannot make them durable, or nothing was ever written.
-fn checkpointed(partition: &Partition) -> Option<CheckpointedOffsets> {
-    let mut log = partition.log();
-    let offsets = log.offsets();
-    if offsets.log_end == 0 && offsets.log_start == 0 {
-        return None;
-    }
-    if let Err(error) = log.persist() {
-        tracing::warn!(partition = %partition.name(), %error, "not in the checkpoint");
-        drop(log);
-        partition.fail(&error.to_string());
-        return None;
-    }
-    Some(CheckpointedOffsets {
-        recovery_point: offsets.recovery_point,
-        log_start: offsets.log_start,
-        high_watermark: offsets.high_watermark,
-    })
 }
 
 /// Partitions that a step may have changed.

@@ -1,15 +1,18 @@
 //! Durability: what a sync has to cover, run outside of the writer's lock.
 //!
-//! Owns: [`Flush`], the recovery point, and the durability of what is rebuildable (indexes, snapshots, epochs). Does not own:
-//! when to sync. Invariants: the recovery point moves only after the files, and the directories that name them, were synced;
-//! a sync is never tried again after an error (the caller fails the log). A crash leaves: all below the recovery point.
+//! Owns: [`Flush`], the recovery point, what `flush.messages` and `flush.ms` ask for ([`FlushDue`]), and the durability of what is
+//! rebuildable (indexes, snapshots, epochs: [`Persist`]). Does not own: threads. Invariants: the recovery point moves only after the
+//! files, and the directories that name them, were synced; a sync is never tried again after an error (the caller fails the
+//! log). A crash leaves: all below the recovery point.
 
 use crate::error::LogError;
 use crate::file_cache::FileKind;
 use crate::log::Log;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use strandline_disk::{Disk, DiskFile};
 
 /// One sync of a log, to be run without its lock.
@@ -41,7 +44,71 @@ impl Flush {
     }
 }
 
+/// When a log is to be synced next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushDue {
+    Now,
+    Within(Duration),
+    No,
+}
+
+/// Files that recovery would have to rebuild, to be synced without the log's lock.
+#[derive(Debug)]
+pub struct Persist {
+    paths: BTreeSet<PathBuf>,
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl Persist {
+    /// Syncs. After an error the log must take no more appends, see [`Log::fail`].
+    pub fn run(&self) -> io::Result<()> {
+        for path in &self.paths {
+            match self.disk.open(path) {
+                Ok(file) => file.sync_all()?,
+                // Removed with its segment since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.paths.is_empty() { Ok(()) } else { self.disk.sync_dir(&self.dir) }
+    }
+}
+
 impl Log {
+    /// What `flush.messages` and `flush.ms` ask for. Closed segments are always to be synced, as in Kafka (`UnifiedLog.roll`): a
+    /// start then has no more than the active one to look through, no closed one needs an open file, and the next roll does
+    /// not wait for the names of this one.
+    pub fn flush_due(&self) -> FlushDue {
+        let unflushed = self.unflushed_records();
+        if unflushed >= self.config.flush_messages || self.has_unflushed_closed() {
+            return FlushDue::Now;
+        }
+        match u64::try_from(self.config.flush_ms) {
+            Ok(ms) if self.config.flush_ms != i64::MAX && unflushed > 0 => FlushDue::Within(Duration::from_millis(ms)),
+            _ => FlushDue::No,
+        }
+    }
+
+    fn has_unflushed_closed(&self) -> bool {
+        let first = self.dirty.first_key_value().map(|(base, _)| *base);
+        first.zip(self.segments.last()).is_some_and(|(first, active)| first < active.base())
+    }
+
+    /// What is to be synced when a sync was due: all, or the closed segments if the log's configuration leaves the rest to the
+    /// operating system.
+    pub fn begin_due_flush(&mut self) -> Option<Flush> {
+        let mut flush = self.begin_flush()?;
+        if self.config.flush_messages != i64::MAX || self.config.flush_ms != i64::MAX {
+            return Some(flush);
+        }
+        if let Some(active) = self.segments.last() {
+            flush.end_offset = active.base();
+            flush.files.retain(|(base, _)| *base < active.base());
+        }
+        Some(flush)
+    }
+
     /// What must be synced so that all that is in the log now is on the medium. `None` if it is.
     pub fn begin_flush(&mut self) -> Option<Flush> {
         let new_names = self.creations.count > self.creations.synced;
@@ -96,36 +163,22 @@ impl Log {
         self.checkpointed = self.checkpointed.max(recovery_point.min(self.flushed_end));
     }
 
-    /// Makes durable what recovery would have to rebuild otherwise: indexes, snapshots, epochs. Called before the recovery
-    /// point is checkpointed.
+    /// Makes durable what recovery would have to rebuild otherwise. Called before the recovery point is checkpointed.
     pub fn persist(&mut self) -> Result<(), LogError> {
-        let result = self.try_persist();
-        if result.is_err() {
-            self.failed = true;
-        }
-        result
+        self.begin_persist()?.run().inspect_err(|_| self.failed = true)?;
+        Ok(())
     }
 
-    fn try_persist(&mut self) -> Result<(), LogError> {
-        if !self.on_disk {
-            return Ok(());
+    /// Writes the indexes and epochs that changed, and says what is to be synced with snapshots and the like.
+    pub fn begin_persist(&mut self) -> Result<Persist, LogError> {
+        let mut persist =
+            Persist { paths: BTreeSet::new(), dir: self.dir.to_path_buf(), disk: Arc::clone(self.disk()) };
+        if self.on_disk {
+            let written = self.write_indexes().map_err(LogError::from).and_then(|()| self.write_epochs());
+            written.inspect_err(|_| self.failed = true)?;
+            persist.paths = std::mem::take(&mut self.unsynced);
         }
-        self.write_indexes()?;
-        self.write_epochs()?;
-        let mut names_changed = false;
-        for path in std::mem::take(&mut self.unsynced) {
-            match self.disk().open(&path) {
-                Ok(file) => file.sync_all()?,
-                // Removed with its segment since.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-            names_changed = true;
-        }
-        if names_changed {
-            self.disk().sync_dir(&self.dir)?;
-        }
-        Ok(())
+        Ok(persist)
     }
 
     /// Writes the epochs if they changed.

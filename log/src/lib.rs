@@ -33,7 +33,7 @@ pub use compaction::{Compacted, CompactionPlan};
 pub use config::LogConfig;
 pub use error::{AppendError, CorruptLog, LogError, OpenError, ReadError};
 pub use file_cache::FileCache;
-pub use flush::Flush;
+pub use flush::{Flush, FlushDue, Persist};
 pub use leader_epochs::{EpochEndOffset, EpochEntry};
 pub use log::{Log, LogOffsets, LogOptions, SegmentInfo};
 pub use producer_state::{AppendOrigin, ProducerEntry};

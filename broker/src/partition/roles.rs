@@ -4,7 +4,6 @@
 //! A change of role happens under the log's lock, so that an append, a follower's fetch or a truncation is wholly before
 //! or wholly after it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -396,13 +395,6 @@ impl Partition {
         let offsets = log.offsets();
         let is_empty = log.size_bytes() == 0 && offsets.local_log_start == offsets.log_end;
         base < offsets.log_end && (is_empty || offsets.log_end <= leader_start)
-    }
-
-    /// Asks for the sync that the topic's mode wants before the leader is told.
-    pub fn sync_appended(self: &Arc<Self>) {
-        if self.config().flush_messages == 1 {
-            self.ask_for_flush();
-        }
     }
 
     /// Done when all that is appended is durable in the topic's mode.

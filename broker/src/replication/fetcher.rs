@@ -262,7 +262,7 @@ impl Fetcher {
         }
         // Side by side: each partition's sync is asked for before any is waited for.
         for partition in &appended {
-            partition.sync_appended();
+            partition.ask_for_due_flush();
         }
         for partition in appended {
             if partition.appended_is_durable().await.is_err() {

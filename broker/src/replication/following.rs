@@ -86,7 +86,7 @@ impl Following<'_> {
         if partition.fetch_position().is_some() {
             return true;
         }
-        partition.sync_appended();
+        partition.ask_for_due_flush();
         partition.appended_is_durable().await.is_ok()
     }
 

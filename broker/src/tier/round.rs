@@ -189,7 +189,7 @@ pub fn free_local(partition: &Arc<Partition>, config: &LogConfig, reaper: &Reape
 }
 
 /// K14: an active segment that local retention would remove is closed, so that it can be copied and then removed.
-fn roll_expired_active(partition: &Partition, config: &LogConfig, now: i64) {
+fn roll_expired_active(partition: &Arc<Partition>, config: &LogConfig, now: i64) {
     let local_ms = config.effective_local_retention_ms();
     if local_ms < 0 {
         return;
@@ -201,8 +201,16 @@ fn roll_expired_active(partition: &Partition, config: &LogConfig, now: i64) {
             && s.max_timestamp >= 0
             && now.saturating_sub(s.max_timestamp) > local_ms
     });
-    if expired && let Err(error) = log.roll(now) {
-        tracing::warn!(partition = %partition.name(), %error, "the active segment cannot be closed");
+    if !expired {
+        return;
+    }
+    let rolled = log.roll(now);
+    drop(log);
+    match rolled {
+        Ok(_) => partition.ask_for_due_flush(),
+        Err(error) => {
+            tracing::warn!(partition = %partition.name(), %error, "the active segment cannot be closed");
+        }
     }
 }
 

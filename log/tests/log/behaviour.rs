@@ -2,10 +2,11 @@
 
 use crate::harness::*;
 use std::path::Path;
+use std::time::Duration;
 use strandline_disk::Disk;
 use strandline_log::config::{CleanupPolicy, MessageTimestampType};
 use strandline_log::retention::RetentionLimits;
-use strandline_log::{AppendError, AppendOrigin, LogConfig, OpenError, ReadError};
+use strandline_log::{AppendError, AppendOrigin, FlushDue, LogConfig, OpenError, ReadError};
 use strandline_protocol::compression::Compression;
 use strandline_protocol::record_batch::RecordBatchBuilder;
 
@@ -230,6 +231,63 @@ fn searches_by_time_find_the_first_record() {
             &open(&crashed, config(1_000), Opening { recovery_point: 28, clean: true, ..Opening::default() }).unwrap(),
         );
     }
+}
+
+/// Kafka's default mode.
+fn unforced(segment_bytes: i64) -> LogConfig {
+    LogConfig { flush_messages: i64::MAX, ..config(segment_bytes) }
+}
+
+#[test]
+fn a_closed_segment_is_synced_also_where_the_rest_is_left_to_the_operating_system() {
+    let disk = new_disk();
+    let mut log = open(&disk, unforced(600), Opening::default()).unwrap();
+    append(&mut log, &batch(1, 300, NOW));
+    assert_eq!(log.flush_due(), FlushDue::No);
+    let (mut active, mut operations) = (append(&mut log, &batch(1, 300, NOW)), 0);
+    for _ in 0..3 {
+        assert_eq!(log.flush_due(), FlushDue::Now, "the segment before {active} is closed");
+        let flush = log.begin_due_flush().unwrap();
+        // What is appended meanwhile waits for nothing.
+        append(&mut log, &batch(1, 10, NOW));
+        flush.run().unwrap();
+        log.finish_flush(&flush);
+        assert_eq!((flush.end_offset(), log.offsets().recovery_point), (active, active));
+        assert_eq!(log.flush_due(), FlushDue::No);
+        let before = disk.operations();
+        active = append(&mut log, &batch(1, 300, NOW));
+        operations = disk.operations() - before;
+    }
+    append(&mut log, &batch(1, 10, NOW));
+    let before = disk.operations();
+    append(&mut log, &batch(1, 300, NOW));
+    assert_eq!(
+        disk.operations() - before,
+        operations + 1,
+        "a roll syncs the names that are not durable yet, and only those"
+    );
+    let recovery_point = log.offsets().recovery_point;
+    for seed in 0..8 {
+        let opening = Opening { recovery_point, ..Opening::default() };
+        let found = open(&disk.crash(seed), unforced(600), opening).unwrap();
+        assert!(found.offsets().log_end >= recovery_point, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_sync_is_due_by_flush_messages_and_flush_ms() {
+    let disk = new_disk();
+    let config = LogConfig { flush_messages: 3, flush_ms: 250, ..config(10_000) };
+    let mut log = open(&disk, config, Opening::default()).unwrap();
+    assert_eq!(log.flush_due(), FlushDue::No);
+    append(&mut log, &batch(2, 10, NOW));
+    assert_eq!(log.flush_due(), FlushDue::Within(Duration::from_millis(250)));
+    append(&mut log, &batch(1, 10, NOW));
+    assert_eq!(log.flush_due(), FlushDue::Now);
+    let flush = log.begin_due_flush().unwrap();
+    flush.run().unwrap();
+    log.finish_flush(&flush);
+    assert_eq!((flush.end_offset(), log.flush_due()), (3, FlushDue::No));
 }
 
 #[test]

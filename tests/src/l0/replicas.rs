@@ -117,7 +117,7 @@ impl World {
             if next != Next::Appended {
                 return next;
             }
-            partition.sync_appended();
+            partition.ask_for_due_flush();
             match partition.appended_is_durable().await {
                 Ok(()) => Next::Appended,
                 Err(()) => Next::Rests,
