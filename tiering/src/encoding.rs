@@ -15,6 +15,25 @@ pub fn hash(bytes: &[u8]) -> u64 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes)
 }
 
+/// The same, of bytes that come one piece after the other.
+pub(crate) struct Hasher(crc_fast::Digest);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Hasher(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme))
+    }
+}
+
+impl Hasher {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(&self) -> u64 {
+        self.0.finalize()
+    }
+}
+
 const HEADER: usize = 6;
 const TRAILER: usize = 8;
 

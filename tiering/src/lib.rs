@@ -8,6 +8,7 @@
 //! A leader uploads immutable objects, then an immutable manifest that names them, then moves the pointer to that manifest.
 //! What the pointer names is the remote log. An outcome that is not known deletes nothing.
 
+mod buffers;
 mod chunks;
 mod copy;
 mod delete;

@@ -20,7 +20,6 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::chunks::{Chunk, ChunkError, ChunkId};
-use crate::encoding::hash;
 use crate::manifest::Entry;
 use crate::objects::{Current, LoadError, Objects};
 use crate::partition::RemotePartition;
@@ -506,11 +505,11 @@ async fn fetch_chunk(
 ) -> Result<Bytes, ChunkError> {
     for _ in 0..2 {
         let began = Instant::now();
-        let bytes = store.get_range(name, range.clone()).await?;
+        let (bytes, hash) = store.get_range_hashed(name, range.clone(), &log.buffers).await?;
         log.metrics.store_chunk_gets.add(1);
         log.metrics.store_chunk_bytes.add(bytes.len() as u64);
         log.note_chunk_latency(began.elapsed());
-        if hash(&bytes) == expected {
+        if hash == expected {
             return Ok(bytes);
         }
         log.metrics.corrupt_objects.add(1);

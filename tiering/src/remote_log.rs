@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::buffers::Buffers;
 use crate::chunks::ChunkCache;
 use crate::faulty::FaultyStore;
 use crate::io_pool::IoPool;
@@ -111,6 +112,7 @@ pub struct RemoteLog {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) io: Arc<IoPool>,
     pub(crate) chunks: Arc<ChunkCache>,
+    pub(crate) buffers: Arc<Buffers>,
     pub(crate) metadata: Mutex<Lru<Uuid, Metadata>>,
     pub(crate) streams: Mutex<Streams>,
     pub(crate) uploads: Semaphore,
@@ -154,6 +156,7 @@ impl RemoteLog {
             stores: Mutex::new(HashMap::new()),
             chunk_latency_us: AtomicU64::new(0),
             chunks: Arc::new(chunks),
+            buffers: Arc::default(),
             config,
             service,
             metrics,

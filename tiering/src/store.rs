@@ -20,14 +20,16 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::path::Path;
 use object_store::{
-    GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
-    PutPayload,
+    GetOptions, GetRange, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
+    PutOptions, PutPayload,
 };
 use thiserror::Error;
 
 pub use probe::{CLOCK_SKEW_MAX_MS, LATENCY_GETS, ProbeLatency, ProbeReport, ProbeStep};
 pub use url::{StoreOptions, StoreUrlError};
 
+use crate::buffers::Buffers;
+use crate::encoding::hash;
 use crate::metrics::Metrics;
 
 /// Time and tries that one call to the store may take.
@@ -108,6 +110,10 @@ fn silent(deadline: Duration) -> object_store::Error {
         store: "list",
         source: format!("the next page did not come within {deadline:?}").into(),
     }
+}
+
+fn not_whole(came: usize, wanted: u64) -> object_store::Error {
+    object_store::Error::Generic { store: "ranged get", source: format!("{came} of {wanted} bytes came").into() }
 }
 
 /// A bucket and a prefix in it.
@@ -208,11 +214,40 @@ impl Store {
                 if bytes.len() as u64 == len {
                     return Ok(bytes);
                 }
-                let source = format!("{} of {len} bytes came", bytes.len()).into();
-                Err(object_store::Error::Generic { store: "ranged get", source })
+                Err(not_whole(bytes.len(), len))
             })
             .await?;
         Ok(bytes)
+    }
+
+    /// [`Store::get_range`] into one of `buffers`, with the hash of what came.
+    pub(crate) async fn get_range_hashed(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        buffers: &Arc<Buffers>,
+    ) -> Result<(Bytes, u64), StoreError> {
+        let path = self.path(key);
+        let len = range.end - range.start;
+        self.tries("get", key, len, || async {
+            let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
+            let result = self.inner.get_opts(&path, options).await?;
+            if !matches!(result.payload, GetResultPayload::Stream(_)) {
+                // A local file comes in one piece.
+                let bytes = result.bytes().await?;
+                let hash = hash(&bytes);
+                return if bytes.len() as u64 == len { Ok((bytes, hash)) } else { Err(not_whole(bytes.len(), len)) };
+            }
+            let mut filling = buffers.take(usize::try_from(len).unwrap_or(usize::MAX));
+            let mut pieces = result.into_stream();
+            while let Some(piece) = pieces.next().await.transpose()? {
+                if !filling.push(&piece) {
+                    return Err(object_store::Error::Generic { store: "ranged get", source: "too much came".into() });
+                }
+            }
+            filling.finish().map_err(|came| not_whole(came, len))
+        })
+        .await
     }
 
     /// The whole object, if it has at most `limit` bytes.
