@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use crate::report::Values;
 
+pub(crate) use store::get_objects;
+
 /// A loop of the limits.
 pub struct Limit {
     pub name: &'static str,

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use strandline_tests::minio::Minio;
@@ -79,88 +79,97 @@ impl Http {
         answered
     }
 
-    fn get_range(&mut self, path: &str, from: u64, body: &mut Vec<u8>) {
-        self.call("GET", path, &format!("Range: bytes={from}-{}\r\n", from + CHUNK - 1), b"", body);
-        assert_eq!(body.len() as u64, CHUNK, "the whole range");
+    fn get_range(&mut self, piece: &Piece, body: &mut Vec<u8>) {
+        let range = format!("Range: bytes={}-{}\r\n", piece.from, piece.from + piece.len - 1);
+        self.call("GET", &piece.path, &range, b"", body);
+        assert_eq!(body.len() as u64, piece.len, "the whole range");
     }
 }
 
-fn put_object(address: SocketAddr) -> String {
-    let path = format!("/{BUCKET}/object");
-    Http::open(address).call("PUT", &path, "", &vec![7; OBJECT as usize], &mut Vec::new());
-    path
+/// A range of an object, at most [`CHUNK`] bytes.
+struct Piece {
+    path: Arc<str>,
+    from: u64,
+    len: u64,
 }
 
-/// `workers` connections take ranges in turn and hand each to `take`, with its number.
-fn get_ranges(address: SocketAddr, path: &str, workers: usize, ranges: u64, take: impl Fn(u64, Vec<u8>) + Sync) {
-    let next = AtomicU64::new(0);
+/// Puts an object into the store and gives its ranges in turn, `bytes` in all.
+fn pieces(address: SocketAddr, bytes: u64) -> Vec<Piece> {
+    let path: Arc<str> = format!("/{BUCKET}/object").into();
+    Http::open(address).call("PUT", &path, "", &vec![7; OBJECT as usize], &mut Vec::new());
+    let piece = |number| Piece { path: path.clone(), from: number * CHUNK % OBJECT, len: CHUNK };
+    (0..bytes / CHUNK).map(piece).collect()
+}
+
+/// `workers` connections get one range after the other, to nothing; the bytes that came.
+fn get_ranges(address: SocketAddr, pieces: &[Piece], workers: usize) -> u64 {
+    let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 let mut http = Http::open(address);
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= ranges {
-                        return;
-                    }
-                    let mut body = Vec::new();
-                    http.get_range(path, number * CHUNK % OBJECT, &mut body);
-                    take(number, body);
+                // A body of its own for each, as whoever keeps them would need.
+                while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    http.get_range(piece, &mut Vec::new());
                 }
             });
         }
     });
+    pieces.iter().map(|piece| piece.len).sum()
+}
+
+/// What a replay of these objects (key, bytes) is held against: all their ranges, 4 at once, to nothing. The bucket is open to everyone.
+pub(crate) fn get_objects(address: SocketAddr, bucket: &str, objects: &[(String, u64)]) -> Values {
+    let ranges = |(key, bytes): &(String, u64)| {
+        let (path, bytes): (Arc<str>, _) = (format!("/{bucket}/{key}").into(), *bytes);
+        (0..bytes.div_ceil(CHUNK)).map(move |number| {
+            let from = number * CHUNK;
+            Piece { path: path.clone(), from, len: CHUNK.min(bytes - from) }
+        })
+    };
+    let pieces: Vec<Piece> = objects.iter().flat_map(ranges).collect();
+    timed(|| get_ranges(address, &pieces, 4))
 }
 
 pub(super) fn get_to_null(bytes: u64, _longest: Duration) -> Values {
     let minio = store();
-    let path = put_object(minio.address);
-    let ranges = bytes / CHUNK;
-    timed(|| {
-        get_ranges(minio.address, &path, 4, ranges, |_, body| drop(body));
-        ranges * CHUNK
-    })
+    let pieces = pieces(minio.address, bytes);
+    timed(|| get_ranges(minio.address, &pieces, 4))
 }
 
 pub(super) fn get_from_afar(bytes: u64, _longest: Duration) -> Values {
     let minio = store();
-    let path = put_object(minio.address);
+    let pieces = pieces(minio.address, bytes);
     let proxy = Proxy::start(minio.address);
     proxy.distant();
-    let ranges = bytes / CHUNK;
-    timed(|| {
-        get_ranges(proxy.address, &path, 8, ranges, |_, body| drop(body));
-        ranges * CHUNK
-    })
+    timed(|| get_ranges(proxy.address, &pieces, 8))
 }
 
 /// What a broker's replay is at best: ranges fetched at once, sent on in order.
 pub(super) fn get_to_socket(bytes: u64, _longest: Duration) -> Values {
     const WORKERS: usize = 4;
     let minio = store();
-    let path = put_object(minio.address);
-    let ranges = bytes / CHUNK;
+    let pieces = pieces(minio.address, bytes);
     timed(|| {
         let (mut sender, receiver) = pair();
         std::thread::scope(|scope| {
             let reader = scope.spawn(move || sink(receiver));
             // Each worker's ranges come in order; worker n has those of number n modulo the workers.
             let mut inboxes = Vec::new();
-            for worker in 0..WORKERS as u64 {
+            for worker in 0..WORKERS {
                 let (outbox, inbox) = sync_channel::<Vec<u8>>(1);
                 inboxes.push(inbox);
-                let path = &path;
-                let address = minio.address;
+                let (address, pieces) = (minio.address, &pieces);
                 scope.spawn(move || {
                     let mut http = Http::open(address);
-                    for number in (worker..ranges).step_by(WORKERS) {
+                    for piece in pieces.iter().skip(worker).step_by(WORKERS) {
                         let mut body = Vec::new();
-                        http.get_range(path, number * CHUNK % OBJECT, &mut body);
+                        http.get_range(piece, &mut body);
                         outbox.send(body).expect("the sender takes all");
                     }
                 });
             }
-            for number in 0..ranges as usize {
+            for number in 0..pieces.len() {
                 let body = inboxes[number % WORKERS].recv().expect("a range");
                 sender.write_all(&body).expect("loopback");
             }

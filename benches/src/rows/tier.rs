@@ -1,12 +1,14 @@
-//! T1, T2, T4, T6: reading what is only in the tier. Strandline's is MinIO on this machine; Kafka's is its own tier over a local
-//! directory, which has no store between and bounds what Kafka's tier can do. With a distant store Kafka has no plugin of its own,
-//! so that T2, T4 and T6 are measured for Strandline alone, beside the limit loops through the same proxy.
+//! T1, T2, T4, T6: reading what is only in the tier. Strandline's is MinIO on this machine, without anything between; Kafka's is
+//! its own tier over a local directory, which has no store between and bounds what Kafka's tier can do. Behind T1 the same objects
+//! are read raw, for the same line. With a distant store Kafka has no plugin of its own, so that T2, T4 and T6 are measured for
+//! Strandline alone, beside the limit loops through the same proxy.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use strandline_tests::broker::{Broker, Software};
+use strandline_tests::http;
 use strandline_tests::minio::Minio;
 use strandline_tests::place;
 use strandline_tests::process::{Program, run_well};
@@ -16,12 +18,23 @@ use strandline_tests::wire::{self, EARLIEST_LOCAL};
 
 use super::{LARGE, LOAD_MAX, PAGE_CACHE, Size, end, measured, setup};
 use crate::blast;
+use crate::limits::get_objects;
 use crate::meter::{Meter, await_quiet_disk, drop_page_cache};
 use crate::report::Measured;
 
 pub(super) const TOPIC: &str = "tier";
 const BUCKET: &str = "bench-bucket";
 const COPIED: Duration = Duration::from_secs(300);
+
+const CHUNK_BYTES: &str = "strandline_tier_store_chunk_bytes_total";
+const CALLS: &str = "strandline_tier_store_calls_total";
+
+/// What is between the broker and its store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Direct,
+    Proxy,
+}
 
 /// A broker whose topic is in the tier up to `tiered` (exclusive), and what is behind it.
 pub(super) struct Tiered {
@@ -32,20 +45,20 @@ pub(super) struct Tiered {
 }
 
 impl Tiered {
-    fn make(software: Software, bytes: u64) -> Self {
-        Self::with(software, |address| blast::produce(address, TOPIC, 0, LARGE, bytes, end()).records)
+    fn make(software: Software, way: Way, bytes: u64) -> Self {
+        Self::with(software, way, |address| blast::produce(address, TOPIC, 0, LARGE, bytes, end()).records)
     }
 
     /// Strandline's, with what `fill` puts into the topic.
     pub(super) fn filled(fill: impl FnOnce(SocketAddr, &str), records: u64) -> Self {
-        Self::with(Software::Strandline, |address| {
+        Self::with(Software::Strandline, Way::Direct, |address| {
             fill(address, TOPIC);
             records
         })
     }
 
     /// `load` fills the topic at this address and says how many records it has then.
-    fn with(software: Software, load: impl FnOnce(SocketAddr) -> u64) -> Self {
+    fn with(software: Software, way: Way, load: impl FnOnce(SocketAddr) -> u64) -> Self {
         let mut setup = setup()
             .set("log.retention.check.interval.ms", "500")
             .set("log.initial.task.delay.ms", "500")
@@ -54,10 +67,10 @@ impl Tiered {
         if software == Software::Strandline {
             let store = Minio::start();
             store.make_bucket(BUCKET);
-            let before = Proxy::start(store.address);
+            let before = (way == Way::Proxy).then(|| Proxy::start(store.address));
             setup = setup.set("tier.url", &format!("s3://{BUCKET}/prefix"));
-            setup.environment = Minio::environment(before.address);
-            (proxy, minio) = (Some(before), Some(store));
+            setup.environment = Minio::environment(before.as_ref().map_or(store.address, |proxy| proxy.address));
+            (proxy, minio) = (before, Some(store));
         }
         let broker = Broker::start(software, setup);
         let configs = [
@@ -92,6 +105,23 @@ impl Tiered {
                 (data.error_code == 0 && data.records.is_some_and(|r| !r.is_empty())).then_some(())
             });
         }
+    }
+
+    /// A counter of Strandline's metrics page.
+    fn count(&self, name: &str) -> f64 {
+        http::metric(&self.broker.metrics(), name, "").unwrap_or_else(|| panic!("{name} is a metric"))
+    }
+
+    /// Key in the bucket and bytes of every segment's object.
+    fn segments(store: &Minio) -> Vec<(String, u64)> {
+        let text = store.mc(&["ls", "--recursive", "--json", &format!("store/{BUCKET}")]);
+        let object = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("mc prints JSON");
+            (line["key"].as_str().expect("a key").to_owned(), line["size"].as_u64().expect("a size"))
+        };
+        let mut all: Vec<_> = text.lines().map(object).filter(|(key, _)| key.ends_with(".log")).collect();
+        all.sort();
+        all
     }
 }
 
@@ -135,7 +165,11 @@ fn replayed(mut scene: Tiered, mut result: Measured, read: Reader) -> Measured {
     scene.forget();
     let store_pid = scene.minio.as_ref().and_then(Minio::server).map(strandline_tests::process::Server::pid);
     let store = store_pid.map(Meter::start);
-    let fetched_before = scene.proxy.as_ref().map(|p| p.weather.answered_bytes.load(Ordering::Relaxed));
+    let passed = |scene: &Tiered| {
+        let weather = scene.proxy.as_ref().map(|p| &p.weather);
+        weather.map(|w| (w.answered_bytes.load(Ordering::Relaxed), w.requests.load(Ordering::Relaxed)))
+    };
+    let before = passed(&scene);
     let meter = Meter::start(scene.broker.server().pid());
     let bytes = read(&scene);
     let cost = meter.stop();
@@ -149,21 +183,31 @@ fn replayed(mut scene: Tiered, mut result: Measured, read: Reader) -> Measured {
     if let Some(store) = store {
         result.values.insert("store_cpu_s_per_gb", store.stop().broker / gb);
     }
-    if let (Some(before), Some(proxy)) = (fetched_before, &scene.proxy) {
-        let from_store = proxy.weather.answered_bytes.load(Ordering::Relaxed) - before;
-        result.values.insert("bytes_fetched_per_byte_served", from_store as f64 / bytes as f64);
-        result.values.insert("store_requests", proxy.weather.requests.load(Ordering::Relaxed) as f64);
+    if let (Some(before), Some(after)) = (before, passed(&scene)) {
+        result.values.insert("bytes_fetched_per_byte_served", (after.0 - before.0) as f64 / bytes as f64);
+        result.values.insert("store_requests", (after.1 - before.1) as f64);
+    } else if let Some(store) = scene.minio.as_ref() {
+        result.values.insert("bytes_fetched_per_byte_served", scene.count(CHUNK_BYTES) / bytes as f64);
+        result.values.insert("store_requests", scene.count(CALLS));
+        let of_raw = result.values["mb_per_s"] / raw(store, &mut result);
+        result.values.insert("mb_per_s_of_raw", of_raw);
     }
     result
 }
 
+/// The same objects, read by nothing but GETs of 8 MiB, 4 at once, as cold as the replay found them; MB/s.
+fn raw(store: &Minio, result: &mut Measured) -> f64 {
+    store.mc(&["anonymous", "set", "public", &format!("store/{BUCKET}")]);
+    let objects = Tiered::segments(store);
+    drop_page_cache();
+    let raw = get_objects(store.address, BUCKET, &objects);
+    result.values.insert("raw_mb_per_s", raw["mb_per_s"]);
+    raw["mb_per_s"]
+}
+
 pub fn replay(software: Software, size: Size) -> Measured {
-    let scene = Tiered::make(software, size.bytes(4 << 30));
-    let store = if software == Software::Kafka {
-        "LocalTieredStorage"
-    } else {
-        "MinIO on loopback, through the proxy without delay"
-    };
+    let scene = Tiered::make(software, Way::Direct, size.bytes(4 << 30));
+    let store = if software == Software::Kafka { "LocalTieredStorage" } else { "MinIO on loopback" };
     replayed(scene, measured("none", "256 KiB", &format!("1 reader, fetches of at most 1 MiB; {store}")), our_reader)
 }
 
@@ -176,7 +220,7 @@ fn distant(software: Software, size: Size, reader: &str, read: Reader) -> Measur
     if software == Software::Kafka {
         return result;
     }
-    let scene = Tiered::make(software, size.bytes(DISTANT_BYTES));
+    let scene = Tiered::make(software, Way::Proxy, size.bytes(DISTANT_BYTES));
     scene.proxy.as_ref().expect("before MinIO").distant();
     replayed(scene, result, read)
 }
@@ -198,7 +242,7 @@ pub fn first_record(software: Software, size: Size) -> Measured {
     if software == Software::Kafka {
         return result;
     }
-    let mut scene = Tiered::make(software, size.bytes(2 << 30));
+    let mut scene = Tiered::make(software, Way::Proxy, size.bytes(2 << 30));
     scene.proxy.as_ref().expect("before MinIO").distant();
     scene.forget();
     let requests = |scene: &Tiered| scene.proxy.as_ref().map_or(0, |p| p.weather.requests.load(Ordering::Relaxed));
@@ -225,7 +269,7 @@ pub fn amplification(software: Software, size: Size) -> Measured {
     if software == Software::Kafka {
         return result;
     }
-    let mut scene = Tiered::make(software, size.bytes(4 << 30));
+    let mut scene = Tiered::make(software, Way::Proxy, size.bytes(4 << 30));
     scene.forget();
     let proxy = scene.proxy.as_ref().expect("before MinIO");
     let before = proxy.weather.answered_bytes.load(Ordering::Relaxed);
