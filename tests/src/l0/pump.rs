@@ -4,6 +4,7 @@ use std::fmt;
 
 use strandline::partition::{Acks, Isolation, Origin, ReadFrom, ReadRefused};
 use strandline_controller::request::Request;
+use strandline_log::FlushDue;
 use strandline_protocol::error_code::ErrorCode;
 use strandline_protocol::ids::BrokerId;
 
@@ -341,6 +342,10 @@ impl World {
         let committed = if self.oracle.lossy { 0 } else { self.oracle.committed_end() };
         if offsets.high_watermark < committed || offsets.log_end != offsets.high_watermark {
             tell(format_args!("42: node {id} lags: {offsets:?}, committed is {}", self.oracle.committed_end()));
+            return true;
+        }
+        if partition.log().flush_due() == FlushDue::Now {
+            tell(format_args!("41: what node {id} has to sync is not synced: {offsets:?}"));
             return true;
         }
         if self.swarm.tiered && partition.leads() {
