@@ -8,9 +8,9 @@
 //! Invariants: one fetch per chunk at a time, by a task of its own that goes on when its readers leave; a chunk is handed
 //! out only after its hash was checked, and a file that was closed is checked again before it is used; a file is never
 //! written in place, so that who holds it open goes on reading what it was; bytes in memory are at most the two budgets,
-//! what answers under way hold included (`memory`): half of a budget is lent to answers at most, and the reader who finds
-//! no more to be had waits for the chunk's file, which costs no memory however slowly it is sent. Only where no file can be
-//! written is memory all there is. A chunk that a reader has before it is not dropped for want of memory but written to its
+//! what answers under way hold included (`memory`), and a few buffers that wait to be used again (`buffers`); half of a
+//! budget is lent to answers at most, and the reader who finds no more to be had waits for the chunk's file, which costs no
+//! memory however slowly it is sent. Only where no file can be written is memory all there is. A chunk that a reader has before it is not dropped for want of memory but written to its
 //! file; if that fails, it is fetched again. A crash leaves files, which the next start removes: nothing here is durable
 //! (`docs/formats/chunk-cache.md`).
 
