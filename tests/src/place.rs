@@ -1,6 +1,7 @@
 //! Where things are: installed services, this process's directory, free ports, the product's binary.
 
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -84,8 +85,21 @@ fn run_directory() -> &'static Path {
     })
 }
 
-/// A port of 127.0.0.1 that was free a moment ago.
+/// Ports for servers: below those that the kernel gives to connections and to whoever asks for any (`ip_local_port_range`), so that
+/// nobody takes one between its choice and its server's start.
+const PORTS: Range<u32> = 20_000..32_000;
+
+/// A port of 127.0.0.1 that is free, and that this process was not given before.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Processes side by side begin at different ones.
+    let begin = std::process::id().wrapping_mul(97);
+    for _ in PORTS {
+        let number = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+        let port = u16::try_from(PORTS.start + number).expect("a port");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }
