@@ -77,8 +77,8 @@ impl Persist {
 
 impl Log {
     /// What `flush.messages` and `flush.ms` ask for. Closed segments are always to be synced, as in Kafka (`UnifiedLog.roll`): a
-    /// start then has no more than the active one to look through, no closed one needs an open file, and the next roll does
-    /// not wait for the names of this one.
+    /// start then looks through the active one and those closed since the last checkpoint, no older one needs an open file, and the
+    /// next roll does not wait for the names of this one.
     pub fn flush_due(&self) -> FlushDue {
         let unflushed = self.unflushed_records();
         if unflushed >= self.config.flush_messages || self.has_unflushed_closed() {

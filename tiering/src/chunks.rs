@@ -10,9 +10,9 @@
 //! written in place, so that who holds it open goes on reading what it was; bytes in memory are at most the two budgets,
 //! what answers under way hold included (`memory`), and a few buffers that wait to be used again (`buffers`); half of a
 //! budget is lent to answers at most, and the reader who finds no more to be had waits for the chunk's file, which costs no
-//! memory however slowly it is sent. Only where no file can be written is memory all there is. A chunk that a reader has before it is not dropped for want of memory but written to its
-//! file; if that fails, it is fetched again. A crash leaves files, which the next start removes: nothing here is durable
-//! (`docs/formats/chunk-cache.md`).
+//! memory however slowly it is sent. Only where no file can be written is memory all there is. A chunk that a reader has before
+//! it is not dropped for want of memory but written to its file; if that fails, it is fetched again. A crash leaves files,
+//! which the next start removes: nothing here is durable (`docs/formats/chunk-cache.md`).
 
 mod chunk;
 mod file;
